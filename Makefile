@@ -1,0 +1,54 @@
+# Everything a newcomer types. `make quickstart` trains, `make test` tests; both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUN ?=
+
+.PHONY: help install quickstart test check format tiny-policy clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make quickstart   set up .venv and train a memory agent (about 5 minutes after set-up)"
+	@echo "make test         set up .venv and run all tests"
+	@echo "make check        format check, lint, types"
+	@echo "make format       rewrite the code in the project's format"
+	@echo "make tiny-policy  pre-train the policy that ships in data/tiny_policy again"
+
+install: $(READY)
+
+# vLLM for CPU needs the +cpu build of torch. Where pip cannot find one by itself, PyTorch's own CPU
+# index is added. torchvision and its kin are only there because vLLM lists them; a build that does
+# not match torch breaks every model import, so they are removed.
+$(READY): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: MemFactory needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) (about 3.5 GB, a few minutes)"
+	@if $(BIN)/pip download -q --no-deps -d $(VENV)/.probe "torch==2.13.0+cpu" >/dev/null 2>&1; then \
+	  index=""; else index="--extra-index-url https://download.pytorch.org/whl/cpu"; fi; \
+	rm -rf $(VENV)/.probe; \
+	$(BIN)/pip install -q $$index -c constraints.txt -e '.[cpu,dev]'
+	@$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@
+
+quickstart: $(READY)
+	$(BIN)/memfactory train recipes/memagent.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest $(RUN)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+tiny-policy: $(READY)
+	$(BIN)/python scripts/make_tiny_policy.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist

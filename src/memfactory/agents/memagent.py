@@ -1,0 +1,100 @@
+"""MemAgent: reads a text of any length block by block, keeping a memory of fixed size.
+
+Cost grows linearly with the text and every prompt is bounded. The calls of one rollout are
+independent conversations: only the memory is carried from one to the next.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from memfactory.core.chat import ChatModel, Models
+from memfactory.core.errors import TaskError
+from memfactory.core.registry import component_field, register
+from memfactory.core.types import Outcome, Task
+from memfactory.modules.answerers import Answerer
+from memfactory.modules.recurrent import RecurrentMemory
+
+_TEXTS_KEPT = 256
+
+
+@dataclass(frozen=True)
+class MemAgentConfig:
+    """Lengths in tokens of the policy's tokenizer. `max_blocks` refuses longer texts (null: any length)."""
+
+    block_tokens: int = 5000
+    memory_tokens: int = 1024
+    answer_tokens: int = 1024
+    max_blocks: int | None = None
+    memory: dict = component_field("module", "rewrite")
+    answerer: dict = component_field("module", "direct")
+
+    def __post_init__(self) -> None:
+        for name in ("block_tokens", "memory_tokens", "answer_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.max_blocks is not None and self.max_blocks < 1:
+            raise ValueError("max_blocks must be at least 1, or null")
+
+
+@register("agent", "memagent", config=MemAgentConfig, source="MemAgent, arXiv 2507.02259")
+class MemAgent:
+    """Reads a long text block by block into a memory of fixed size, then answers from the memory."""
+
+    def __init__(
+        self,
+        block_tokens: int,
+        memory_tokens: int,
+        answer_tokens: int,
+        max_blocks: int | None,
+        memory: RecurrentMemory,
+        answerer: Answerer,
+    ) -> None:
+        self.block_tokens = block_tokens
+        self.memory_tokens = memory_tokens
+        self.answer_tokens = answer_tokens
+        self.max_blocks = max_blocks
+        self.memory = memory
+        self.answerer = answerer
+        self._blocks: OrderedDict[str, list[str]] = OrderedDict()
+
+    async def __call__(self, task: Task, models: Models) -> Outcome:
+        """Read `task.evidence` (a text), then answer `task.question`.
+
+        An empty text is answered from the empty memory. Raises `TaskError` for a question longer
+        than a block, evidence that is not text, or more blocks than `max_blocks`.
+        """
+        policy = models["policy"]
+        blocks = self._split(task, policy)
+        memory, memories = self.memory.empty, []
+        models.report(0, len(blocks), memory)
+        for number, block in enumerate(blocks, start=1):
+            memory = await self.memory.update(task.question, memory, block, policy, self.memory_tokens)
+            memories.append(memory)
+            models.report(number, len(blocks), memory)
+        reply = await self.answerer.answer(task.question, memory, policy, self.answer_tokens)
+        return Outcome(reply=reply, memories=tuple(memories))
+
+    def _split(self, task: Task, policy: ChatModel) -> list[str]:
+        """Blocks of the task's text; tokenised once for all rollouts of the group."""
+        if not isinstance(task.evidence, str):
+            raise TaskError(f"task '{task.id}': memagent reads a text, not {type(task.evidence).__name__}")
+        asked = policy.count_tokens(task.question)
+        if asked > self.block_tokens:
+            raise TaskError(
+                f"task '{task.id}': the question has {asked} tokens, more than a block "
+                f"(agent.block_tokens={self.block_tokens}); shorten it or raise agent.block_tokens"
+            )
+        blocks = self._blocks.get(task.evidence)
+        if blocks is None:
+            blocks = policy.split_text(task.evidence, self.block_tokens)
+            self._blocks[task.evidence] = blocks
+            if len(self._blocks) > _TEXTS_KEPT:
+                self._blocks.popitem(last=False)
+        if self.max_blocks is not None and len(blocks) > self.max_blocks:
+            raise TaskError(
+                f"task '{task.id}': the text has {len(blocks)} blocks, "
+                f"agent.max_blocks allows {self.max_blocks}; shorten it or raise agent.max_blocks"
+            )
+        return blocks

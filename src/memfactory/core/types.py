@@ -1,0 +1,137 @@
+"""The nouns every part of MemFactory speaks in: task, call, rollout, group, row.
+
+They hold plain Python values only: agents, environments and rewards see these and never a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One item of work: a question about evidence, and the answers that count as right.
+
+    `evidence` is what the agent reads: for long-context environments a text; other environments
+    bring their own value (dialogue sessions, for instance). `meta` is free (source, level, ...).
+    """
+
+    id: str
+    question: str
+    evidence: Any
+    answers: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How completions are drawn. Always explicit: a model folder's own defaults are never used.
+
+    `temperature` 0 means greedy; `top_k` 0 means no limit; `max_tokens` bounds the completion.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class SamplingRequest:
+    """One prompt for a sampler. `seed` makes the draw repeatable; `label` is for error messages.
+
+    `messages` is the chat the ids were rendered from: servers that only take text need it.
+    """
+
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    seed: int
+    messages: tuple[Message, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a sampler drew for one request.
+
+    `logprobs` are natural-log probabilities of `token_ids` under the sampling model at
+    temperature 1 (one each; empty when the sampler cannot tell, and then not trainable).
+    An end-of-sequence token is in `token_ids` only if it was sampled.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    text: str | None = None
+    policy_version: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One model request an agent made, kept exactly as sampled.
+
+    `trainable` is true for calls of the policy; calls of frozen or remote roles are only recorded.
+    """
+
+    module: str
+    role: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: FinishReason
+    policy_version: int
+    trainable: bool
+    prompt_text: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an agent returns: its final reply, and what its memory held after every step."""
+
+    reply: str
+    memories: tuple[str, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Rollout:
+    """The calls one agent run made on one task, its outcome, and its named reward components.
+
+    `index` tells the G rollouts of a group apart. `error` is set when the run could not be
+    finished (a server that failed, a prompt too long): such a rollout is counted, never trained on.
+    """
+
+    task: Task
+    index: int
+    calls: list[Call] = field(default_factory=list)
+    outcome: Outcome | None = None
+    rewards: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trainable call ready for the loss, with the advantage of its rollout (and module).
+
+    `rollout_id` numbers rollouts within the batch, for the `rollout` denominator.
+    """
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    behaviour_logprobs: tuple[float, ...]
+    advantage: float
+    rollout_id: int
+    module: str = ""

@@ -1,0 +1,55 @@
+"""Where tasks come from. Importing this module registers every `data` component that ships.
+
+Files are read by `memfactory.data.readers` (one module a public format) and `memfactory.data.traces`; the
+synthetic reading task is generated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memfactory.core.registry import register
+from memfactory.core.types import Task
+from memfactory.data import traces
+from memfactory.data.readers import hotpotqa, jsonl, memagent
+from memfactory.data.tasks import as_task
+
+__all__ = ["FactsConfig", "facts", "hotpotqa", "jsonl", "memagent", "traces"]
+
+
+@dataclass(frozen=True)
+class FactsConfig:
+    """Fields of `facts`, described at `memfactory.data.synthetic.facts.make_task`.
+
+    `split` is train or heldout; `size` tasks, from number `offset` on; a text has `sections *
+    section_tokens` tokens of the tiny tokenizer.
+    """
+
+    split: str = "train"
+    size: int = 100_000
+    seed: int = 0
+    offset: int = 0
+    sections: int = 3
+    section_tokens: int = 40
+    facts_per_section: int = 4
+    two_fact_share: float = 0.3
+
+
+@register("data", "facts", config=FactsConfig)
+def facts(
+    split: str = "train",
+    size: int = 100_000,
+    seed: int = 0,
+    offset: int = 0,
+    sections: int = 3,
+    **options: Any,
+) -> Sequence[Task]:
+    """The synthetic reading task: find one or two facts in a text of many, generated as asked for."""
+    from memfactory.data.synthetic.facts import make_task
+
+    def make(index: int) -> Task:
+        return as_task(make_task(offset + index, seed=seed, split=split, sections=sections, **options))
+
+    return traces.generated("facts", size, make)

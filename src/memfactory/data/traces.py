@@ -1,0 +1,110 @@
+"""Supervised traces, for the `sft` stage: calls with the completion that is to be learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from memfactory.core.errors import BadInput
+from memfactory.core.registry import register
+from memfactory.core.types import Message
+from memfactory.data.files import Record, kind_of, require, require_text
+from memfactory.data.tasks import FileConfig, LazySequence, load
+
+_ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One call to imitate: the module that asks, its chat, and the reply (without end-of-sequence token)."""
+
+    module: str
+    messages: tuple[Message, ...]
+    completion: str
+
+
+@register("data", "traces", config=FileConfig)
+def traces(
+    path: str, limit: int | None = None, offset: int = 0, shuffle_seed: int | None = None
+) -> Sequence[Trace]:
+    """Supervised calls from JSON Lines: `module`, `messages` ([{role, content}]), `completion`."""
+    return load(parse_trace, path, limit, offset, shuffle_seed)
+
+
+def parse_trace(record: Record, where: str, default_id: str = "") -> Trace:
+    """A record as a trace (which has no id). Raises `BadInput` naming place and field."""
+    listed = require(record, "messages", where)
+    if not isinstance(listed, list) or not listed:
+        raise BadInput(f"{where}: field 'messages' must be a list that is not empty, not {kind_of(listed)}")
+    return Trace(
+        module=require_text(record, "module", where),
+        messages=tuple(_message(item, where) for item in listed),
+        completion=require_text(record, "completion", where),
+    )
+
+
+def _message(item: Any, where: str) -> Message:
+    if not isinstance(item, dict):
+        raise BadInput(f"{where}: field 'messages' must hold objects, not {kind_of(item)}")
+    role = require_text(item, "role", where)
+    if role not in _ROLES:
+        raise BadInput(f"{where}: role '{role}' in field 'messages' is none of {', '.join(_ROLES)}")
+    content = require_text(item, "content", where, empty=True)
+    return Message(cast(Literal["system", "user", "assistant"], role), content)
+
+
+@dataclass(frozen=True)
+class FactsTracesConfig:
+    """Fields of `facts_traces`, described at `memfactory.data.synthetic.facts_traces.make_trace`.
+
+    `phase` is pairs, recite, read or habits; `size` traces, from number `offset` on; `pairs` the fewest and
+    most pairs.
+    """
+
+    phase: str
+    size: int = 100_000
+    seed: int = 0
+    offset: int = 0
+    names: int | None = None
+    values: int | None = None
+    pairs: tuple[int, int] = (2, 6)
+    section_tokens: int = 40
+    facts_per_section: int = 4
+    two_fact_share: float = 0.3
+    recite_share: float = 0.3
+    answer_share: float = 0.2
+    habit: float = 0.65
+    surplus: float = 0.05
+    prompts: dict[str, str] = field(default_factory=dict)
+
+
+@register("data", "facts_traces", config=FactsTracesConfig)
+def facts_traces(
+    phase: str, size: int = 100_000, seed: int = 0, offset: int = 0, **options: Any
+) -> Sequence[Trace]:
+    """Generated calls that teach a tiny policy the formats of the synthetic reading task."""
+    from memfactory.data.synthetic.facts_traces import make_trace
+
+    options = {key: value for key, value in options.items() if key != "prompts" or value}
+    if "pairs" in options:
+        options["pairs"] = tuple(options["pairs"])
+
+    def make(index: int) -> Trace:
+        return parse_trace(make_trace(offset + index, seed=seed, phase=phase, **options), "facts_traces")
+
+    return generated("facts_traces", size, make)
+
+
+def generated(name: str, size: int, make: Any) -> LazySequence[Any]:
+    """A lazy sequence of a generator's items; its first item is made at once, so that bad options are found.
+
+    Raises `BadInput` for what the generator refuses with `ValueError`.
+    """
+    if size < 1:
+        raise BadInput(f"data '{name}': size must be at least 1, not {size}")
+    try:
+        make(0)
+    except (ValueError, IndexError) as error:
+        raise BadInput(f"data '{name}': {error}") from None
+    return LazySequence(size, make)

@@ -1,0 +1,49 @@
+"""Evaluation results as a table on the terminal and as one JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from memfactory.core.files import write_json
+from memfactory.evaluation.runner import METRICS, SetResult
+
+SCHEMA_VERSION = 1
+
+
+def results_table(results: Mapping[str, SetResult], model: str) -> Table:
+    """One line a set: scores (percent), how many replies were boxed, what it cost."""
+    table = Table(title=f"{model}: scores in %", title_justify="left")
+    table.add_column("set")
+    for column in ("tasks", *METRICS, "boxed", "errors", "prompt tok", "reply tok", "seconds"):
+        table.add_column(column.replace("_", " "), justify="right")
+    for name, result in results.items():
+        table.add_row(
+            name,
+            f"{result.tasks}" + (f" x {result.repeats}" if result.repeats > 1 else ""),
+            *(f"{100 * result.scores[metric]:.1f}" for metric in METRICS),
+            f"{100 * result.boxed:.0f}",
+            str(result.errors),
+            f"{result.prompt_tokens:,}",
+            f"{result.completion_tokens:,}",
+            f"{result.seconds:.1f}",
+        )
+    return table
+
+
+def write_results(
+    path: Path, results: Mapping[str, SetResult], recipe: Mapping[str, Any], versions: Mapping[str, str]
+) -> None:
+    """Write everything needed to read the numbers later: predictions, recipe, package versions."""
+    write_json(
+        path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "recipe": recipe,
+            "versions": versions,
+            "sets": {name: result.as_json() for name, result in results.items()},
+        },
+    )

@@ -1,0 +1,117 @@
+"""Scoring an agent on held-out tasks: the same rollouts as in training, then metrics on the answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from memfactory.core.types import Rollout, Task
+from memfactory.metrics.boxed import last_boxed
+from memfactory.metrics.qa import exact_match, f1, sub_exact_match
+from memfactory.rollouts.collect import Collector
+
+METRICS = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "f1": f1}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One scored rollout of one task. `boxed` tells whether the reply held a boxed answer.
+
+    `answer` is the boxed text, or the whole reply when there is none.
+    """
+
+    task_id: str
+    index: int
+    question: str
+    golds: tuple[str, ...]
+    answer: str
+    reply: str
+    boxed: bool
+    scores: Mapping[str, float]
+    rewards: Mapping[str, float]
+    memories: tuple[str, ...]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    truncated_calls: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """Scores of one evaluation set: means over tasks and repeats, 0..1; failed rollouts score 0."""
+
+    name: str
+    tasks: int
+    repeats: int
+    scores: Mapping[str, float]
+    boxed: float
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    predictions: tuple[Prediction, ...]
+
+    def as_json(self, *, predictions: bool = True) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        value = asdict(self)
+        if not predictions:
+            del value["predictions"]
+        return value
+
+
+def evaluate_set(
+    collector: Collector,
+    name: str,
+    tasks: Sequence[Task],
+    *,
+    repeats: int,
+    phase: str,
+    on_done: Callable[[Rollout], None] | None = None,
+) -> SetResult:
+    """Run `repeats` rollouts of each task and score them. `phase` enters the sampling seeds."""
+    started = time.perf_counter()
+    groups = collector.collect(tasks, repeats, phase, on_done)
+    predictions = tuple(predict(rollout) for group in groups for rollout in group)
+    count = max(len(predictions), 1)
+    return SetResult(
+        name=name,
+        tasks=len(tasks),
+        repeats=repeats,
+        scores={metric: sum(p.scores[metric] for p in predictions) / count for metric in METRICS},
+        boxed=sum(p.boxed for p in predictions) / count,
+        errors=sum(p.error is not None for p in predictions),
+        prompt_tokens=sum(p.prompt_tokens for p in predictions),
+        completion_tokens=sum(p.completion_tokens for p in predictions),
+        seconds=time.perf_counter() - started,
+        predictions=predictions,
+    )
+
+
+def predict(rollout: Rollout) -> Prediction:
+    """Score one rollout's reply against the task's gold answers."""
+    reply = rollout.outcome.reply if rollout.outcome is not None else ""
+    boxed = last_boxed(reply)
+    answer = reply if boxed is None else boxed
+    failed = rollout.outcome is None
+    return Prediction(
+        task_id=rollout.task.id,
+        index=rollout.index,
+        question=rollout.task.question,
+        golds=rollout.task.answers,
+        answer=answer,
+        reply=reply,
+        boxed=boxed is not None,
+        scores={
+            name: 0.0 if failed else metric(answer, rollout.task.answers) for name, metric in METRICS.items()
+        },
+        rewards=dict(rollout.rewards),
+        memories=rollout.outcome.memories if rollout.outcome is not None else (),
+        calls=len(rollout.calls),
+        prompt_tokens=sum(len(call.prompt_ids) for call in rollout.calls),
+        completion_tokens=sum(len(call.completion_ids) for call in rollout.calls),
+        truncated_calls=sum(call.finish_reason == "length" for call in rollout.calls),
+        error=rollout.error,
+    )

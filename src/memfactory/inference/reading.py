@@ -1,0 +1,107 @@
+"""Answering questions about a text, or about every task of a file, with an agent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from memfactory.core.errors import BadInput
+from memfactory.core.files import disk_errors
+from memfactory.core.types import Rollout, Task
+from memfactory.metrics.boxed import last_boxed
+
+
+def read_text(source: str) -> str:
+    """The text of a file, or of standard input for `-`. Raises `BadInput` naming file and remedy."""
+    if source == "-":
+        return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    path = Path(source)
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; --input takes a text file")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; --input takes a text file or - for standard input") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text (byte {error.start}); convert it to UTF-8 first") from error
+
+
+def question_tasks(text: str, questions: Sequence[str], name: str) -> list[Task]:
+    """One task for each question about the text."""
+    return [
+        Task(id=f"{name}#{number}", question=question, evidence=text)
+        for number, question in enumerate(questions, start=1)
+    ]
+
+
+def result_of(rollout: Rollout, *, memories: bool) -> dict[str, Any]:
+    """What `--json` prints and JSONL output holds for one task.
+
+    `answer` is the boxed text of the reply, or the whole reply; null if the task failed.
+    """
+    reply = rollout.outcome.reply if rollout.outcome is not None else None
+    boxed = last_boxed(reply) if reply is not None else None
+    result: dict[str, Any] = {
+        "id": rollout.task.id,
+        "question": rollout.task.question,
+        "answer": reply if boxed is None else boxed,
+        "reply": reply,
+        "calls": len(rollout.calls),
+        "prompt_tokens": sum(len(call.prompt_ids) for call in rollout.calls),
+        "completion_tokens": sum(len(call.completion_ids) for call in rollout.calls),
+        "error": rollout.error,
+    }
+    if rollout.task.answers:
+        result["golds"] = list(rollout.task.answers)
+    if memories and rollout.outcome is not None:
+        result["memories"] = list(rollout.outcome.memories)
+    return result
+
+
+def done_ids(path: Path) -> set[str]:
+    """Ids of tasks that an earlier, interrupted start already wrote to the output file.
+
+    A last line that was cut off is removed. Raises `BadInput` when the file is something else.
+    """
+    if not path.exists():
+        return set()
+    ids, good = set(), 0
+    data = path.read_bytes()
+    for line in data.splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+            ids.add(record["id"])
+        except (ValueError, TypeError, KeyError):
+            if line.endswith(b"\n"):
+                raise BadInput(
+                    f"{path}: exists and does not hold answers of an earlier start; choose another --output"
+                ) from None
+            break
+        good += len(line)
+    if good < len(data):
+        with disk_errors(path), open(path, "r+b") as file:
+            file.truncate(good)
+    return ids
+
+
+def write_result(file: TextIO, result: dict[str, Any], path: Path) -> None:
+    """Append one line and hand it to the operating system."""
+    with disk_errors(path):
+        file.write(json.dumps(result, ensure_ascii=True) + "\n")
+        file.flush()
+
+
+def unique_ids(tasks: Iterable[Task], source: str) -> None:
+    """Raise `BadInput` when two tasks have one id: their answers could not be told apart."""
+    seen: set[str] = set()
+    for task in tasks:
+        if task.id in seen:
+            raise BadInput(f"{source}: the id '{task.id}' comes twice; ids must be unique")
+        seen.add(task.id)

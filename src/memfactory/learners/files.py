@@ -1,0 +1,109 @@
+"""What learners write and read: model folders, and the state a run goes on from."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from memfactory.core.errors import BadInput, DiskError
+
+WEIGHTS, OPTIMIZER, FACTS = "trainable.safetensors", "optimizer.pt", "learner.json"
+FORMAT = 1
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Create the folder; turn a failure to write into a `DiskError` that names it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        raise DiskError(f"cannot write {folder}: {error}") from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "file" not in str(error).lower():
+            raise
+        raise DiskError(f"cannot write {folder}: {str(error).splitlines()[0]}") from error
+
+
+def write_policy(
+    folder: Path, weights: Iterable[tuple[str, Tensor]], model: Any, tokenizer: Any, dtype: torch.dtype
+) -> None:
+    """Write an ordinary model folder: safetensors in `dtype` (shards of 5 GB), configuration, tokenizer.
+
+    `model` gives the configuration; `tokenizer` may be None.
+
+    Raises:
+        DiskError: the folder cannot be written.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    state = {
+        name: tensor.to("cpu", dtype if tensor.is_floating_point() else None) for name, tensor in weights
+    }
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = str(dtype).removeprefix("torch.")
+    with writing(folder):
+        save_torch_state_dict(state, folder, max_shard_size="5GB")
+        config.save_pretrained(folder)
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+
+
+def write_state(
+    folder: Path, parameters: Mapping[str, Tensor], optimizer: Any, facts: Mapping[str, Any]
+) -> None:
+    """Write trainable parameters (bit for bit), the optimizer's moments, and small facts (step, kind of run).
+
+    Raises:
+        DiskError: the folder cannot be written.
+    """
+    with writing(folder):
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()},
+            folder / WEIGHTS,
+        )
+        torch.save(optimizer.state_dict()["state"], folder / OPTIMIZER)
+        (folder / FACTS).write_text(json.dumps({"format": FORMAT, **facts}, indent=1) + "\n")
+
+
+def read_state(folder: Path, parameters: Mapping[str, Tensor], optimizer: Any) -> dict[str, Any]:
+    """Put back what `write_state` wrote, in place, and return the facts. Learning rates are not restored.
+
+    Raises:
+        BadInput: a file is missing or damaged, or belongs to another model. Then nothing was changed.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        weights = load_file(folder / WEIGHTS)
+        moments = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise BadInput(f"cannot read the learner's state in {folder}: {error}") from error
+    if facts.get("format") != FORMAT:
+        raise BadInput(
+            f"{folder / FACTS}: format {facts.get('format')} was written by another version of memfactory"
+        )
+    mine = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+    saved = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if mine != saved:
+        different = sorted(name for name in mine.keys() | saved.keys() if mine.get(name) != saved.get(name))
+        raise BadInput(
+            f"{folder} was saved from another model or LoRA setting: {len(different)} tensors differ, "
+            f"the first is {different[0]} ({saved.get(different[0])} saved, {mine.get(different[0])} here)"
+        )
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            tensor.copy_(weights[name])
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return facts

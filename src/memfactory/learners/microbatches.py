@@ -1,0 +1,164 @@
+"""One minibatch as micro-batches that fit in memory, and the loss of each: shared by all learners.
+
+The weight of every call is computed over the whole minibatch before it is cut, so the gradient does not depend
+on the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from memfactory.algorithms.losses import LossPart, call_weights, loss_part, mean_metrics
+from memfactory.algorithms.objective import Objective
+from memfactory.algorithms.rows import Batch, collate, forward_length, pack_micro_batches, pad_values
+from memfactory.core.errors import BadInput
+from memfactory.core.types import Row
+from memfactory.learners.scoring import TokenScorer
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some calls of a minibatch: `[calls, tokens]` tensors, and `weights`: `[calls]` of the whole minibatch."""
+
+    batch: Batch
+    weights: Tensor
+    old_logp: Tensor | None = None
+    ref_logp: Tensor | None = None
+    real_tokens: int = 0
+
+
+def trainable_rows(rows: Sequence[Row], objective: Objective) -> list[Row]:
+    """The rows that have a completion.
+
+    Raises:
+        BadInput: a row has no prompt, or no behaviour log-probs although the objective needs them.
+    """
+    kept = [row for row in rows if row.completion_ids]
+    needs_behaviour = objective.kind != "reinforce" or objective.tis_cap is not None
+    for row in kept:
+        if not row.prompt_ids:
+            raise BadInput("a row without prompt tokens cannot be trained on")
+        if row.behaviour_logprobs and len(row.behaviour_logprobs) != len(row.completion_ids):
+            raise BadInput(
+                f"a row has {len(row.completion_ids)} completion tokens but {len(row.behaviour_logprobs)} log-probs"
+            )
+        if needs_behaviour and not row.behaviour_logprobs:
+            raise BadInput(
+                f"loss '{objective.kind}' needs the log-probabilities of sampling, and rows of module "
+                f"'{row.module}' have none: use a sampler that reports them, or algorithm kind 'reinforce'"
+            )
+    return kept
+
+
+def minibatch_weights(rows: Sequence[Row], objective: Objective) -> Tensor:
+    """`[rows]` factor of each row's tokens in the loss of this (global) minibatch."""
+    return call_weights(
+        torch.tensor([len(row.completion_ids) for row in rows], dtype=torch.long),
+        torch.tensor([row.rollout_id for row in rows], dtype=torch.long),
+        objective.denominator,
+        objective.constant_length,
+    )
+
+
+def micro_batches(
+    rows: Sequence[Row],
+    weights: Tensor,
+    budget: int,
+    device: torch.device,
+    old: Sequence[Tensor] | None = None,
+    ref: Sequence[Tensor] | None = None,
+) -> Iterator[MicroBatch]:
+    """Cut rows into micro-batches of at most `budget` padded tokens, longest first.
+
+    `weights`: `[rows]`; `old`, `ref`: log-probs of each row's completion (`[length]` each), on the CPU.
+    """
+    for chosen in pack_micro_batches([forward_length(row) for row in rows], budget):
+        batch = collate([rows[i] for i in chosen], device)
+        tokens = batch.mask.shape[1]
+        yield MicroBatch(
+            batch=batch,
+            weights=weights[chosen].to(device),
+            old_logp=None if old is None else pad_values([old[i] for i in chosen], tokens).to(device),
+            ref_logp=None if ref is None else pad_values([ref[i] for i in chosen], tokens).to(device),
+            real_tokens=sum(forward_length(rows[i]) for i in chosen),
+        )
+
+
+def micro_loss(scorer: TokenScorer, micro: MicroBatch, objective: Objective) -> LossPart:
+    """Forward one micro-batch and return its share of the minibatch's loss.
+
+    With `tis_cap` and no `old_logp`, this is the first step since sampling: the weights are those at the
+    start of the update, and the old log-probs are the ones just computed. Rows without behaviour log-probs
+    (supervised traces) have no ratio and no mismatch.
+    """
+    logp, entropy = scorer(micro.batch)
+    old = micro.old_logp
+    if old is None and objective.tis_cap is not None:
+        old = logp.detach()
+    behaviour = micro.batch.behaviour_logp
+    part = loss_part(
+        logp,
+        logp.detach() if behaviour is None else behaviour,
+        micro.batch.advantages,
+        micro.batch.mask,
+        micro.weights,
+        kind=objective.kind,
+        clip_low=objective.clip_low,
+        clip_high=objective.clip_high,
+        ref_logp=micro.ref_logp,
+        kl_coef=objective.kl_coef,
+        tis_cap=objective.tis_cap,
+        old_logp=old,
+    )
+    part.sums["entropy"] = entropy.sum()
+    if behaviour is None:
+        for name in ("ratio_mean", "clip_fraction", "mismatch_kl"):
+            del part.sums[name]
+    return part
+
+
+@torch.no_grad()
+def score_rows(scorer: TokenScorer, rows: Sequence[Row], budget: int, device: torch.device) -> list[Tensor]:
+    """Log-probs (nats) of each row's completion tokens, `[length]` each, on the CPU, in the order of the rows."""
+    scores: list[Tensor] = [torch.zeros(0)] * len(rows)
+    filled = [i for i, row in enumerate(rows) if row.completion_ids]
+    for chosen in pack_micro_batches([forward_length(rows[i]) for i in filled], budget):
+        batch = collate([rows[filled[i]] for i in chosen], device)
+        logp, _ = scorer(batch)
+        for place, i in enumerate(chosen):
+            scores[filled[i]] = logp[place][batch.mask[place]].cpu()
+    return scores
+
+
+@dataclass
+class Tally:
+    """Adds up what the micro-batches and steps of one update report."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    grad_norms: list[float] = field(default_factory=list)
+    real_tokens: int = 0
+    padded_tokens: int = 0
+
+    def add(self, micro: MicroBatch, part: LossPart) -> None:
+        """Count one micro-batch."""
+        for name, value in part.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self.real_tokens += micro.real_tokens
+        self.padded_tokens += micro.batch.input_ids.numel()
+
+    def metrics(self) -> dict[str, float]:
+        """Means over tokens, means over steps, and counts."""
+        values = mean_metrics({"tokens": 0.0, **self.sums})
+        steps = max(1, len(self.losses))
+        values["loss"] = sum(self.losses) / steps
+        values["grad_norm"] = sum(self.grad_norms) / steps
+        values["steps"] = float(len(self.losses))
+        values["tokens"] = float(self.real_tokens)
+        values["completion_tokens"] = self.sums.get("tokens", 0.0)
+        values["padding_share"] = 1 - self.real_tokens / self.padded_tokens if self.padded_tokens else 0.0
+        return values

@@ -1,0 +1,136 @@
+"""Log-probabilities of sampled tokens under a causal language model, without ever holding all logits.
+
+The decoder runs on the padded rows; only the hidden states that predict a completion token go through the
+output embedding, some at a time, and each such chunk of logits is computed again in the backward pass
+instead of being kept. Peak memory is one chunk of logits, whatever the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from memfactory.algorithms.rows import Batch
+from memfactory.core.errors import BadInput
+
+CHUNK_LOGITS = 2**24
+"""Most logits (tokens × vocabulary) that exist at a time: 64 MiB in float32."""
+
+
+class TokenScorer:
+    """Scores the completion tokens of batches under one Hugging Face causal language model.
+
+    `model` may be a plain model or one into which peft put adapters. The decoder and the output embedding are
+    called as modules, so hooks of a sharded engine fire as usual. `amp_dtype` is the type of autocast
+    (None: compute in the type of the weights).
+
+    Raises `BadInput` for a model whose logits are not what `head_logits` computes.
+    """
+
+    def __init__(
+        self, model: Any, amp_dtype: torch.dtype | None = None, chunk_logits: int = CHUNK_LOGITS
+    ) -> None:
+        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._amp_dtype = amp_dtype
+        self._chunk_logits = chunk_logits
+        self._decoder = self._model.get_decoder()
+        self._head = self._model.get_output_embeddings()
+        self._vocabulary = int(self._head.weight.shape[0])
+        config = self._model.config.get_text_config()
+        self._soft_cap = getattr(config, "final_logit_softcapping", None)
+        self._scale = float(getattr(config, "logit_scale", None) or 1.0)
+        self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Score one batch at temperature 1.
+
+        Returns:
+            `logp`: `[calls, tokens]` float32 nats, 0 where masked, with a graph if gradients are enabled;
+            `entropy`: `[n]` nats of the predicted distribution at each completion token, without a graph.
+        """
+        with self._autocast(batch.input_ids.device):
+            output = self._decoder(input_ids=batch.input_ids, use_cache=False)
+            hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.positions)
+            logp, entropy = self._score(hidden, batch.targets)
+        scattered = torch.zeros(batch.mask.shape, device=logp.device).masked_scatter(batch.mask, logp)
+        return scattered, entropy
+
+    def head_logits(self, hidden: Tensor) -> Tensor:
+        """Logits `[n, vocabulary]` in float32 of hidden states `[n, width]`.
+
+        Applies Gemma's soft cap (`final_logit_softcapping`), Cohere's `logit_scale`, Granite's `logits_scaling`.
+        """
+        logits = self._head(hidden).float()
+        if self._scale != 1.0:
+            logits = logits * self._scale
+        if self._soft_cap:
+            logits = torch.tanh(logits / self._soft_cap) * self._soft_cap
+        return logits
+
+    @torch.no_grad()
+    def verify(self) -> None:
+        """Compare with the model's own logits on a few tokens.
+
+        Raises:
+            BadInput: they differ, so this architecture transforms its logits in a way unknown to us.
+        """
+        device = self._head.weight.device
+        ids = (torch.arange(8, device=device) * 37 % self._vocabulary).unsqueeze(0)
+        training, _ = self._model.training, self._model.eval()
+        with self._autocast(device):
+            ours = self.head_logits(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
+            theirs = self._model(input_ids=ids, use_cache=False).logits.float()
+        self._model.train(training)
+        if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
+            kind = getattr(self._model.config, "model_type", "?")
+            raise BadInput(
+                f"models of type '{kind}' cannot be trained by this learner: they change their logits after the "
+                f"output embedding (largest difference {(ours - theirs).abs().max().item():.3g})"
+            )
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        enabled = self._amp_dtype is not None
+        return torch.autocast(device.type, dtype=self._amp_dtype or torch.bfloat16, enabled=enabled)
+
+    def _score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        rows = max(1, self._chunk_logits // self._vocabulary)
+        if hidden.shape[0] <= rows:  # one chunk: keeping it costs no more than the chunk itself
+            return self._score_chunk(hidden, targets)
+        parts = []
+        for piece, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+            if torch.is_grad_enabled():
+                parts.append(checkpoint(self._score_chunk, piece, wanted, use_reentrant=False))
+            else:
+                parts.append(self._score_chunk(piece, wanted))
+        return torch.cat([logp for logp, _ in parts]), torch.cat([entropy for _, entropy in parts])
+
+    def _score_chunk(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return _SelectedLogprob.apply(self.head_logits(hidden), targets)
+
+
+class _SelectedLogprob(torch.autograd.Function):
+    """log softmax(logits)[target] and the entropy, keeping one tensor of the size of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        top = logits.amax(-1, keepdim=True)
+        weights = (logits - top).exp_()
+        total = weights.sum(-1, keepdim=True)
+        log_total = top + total.log()
+        logp = (logits.gather(-1, targets.unsqueeze(-1)) - log_total).squeeze(-1)
+        mean_logit = torch.bmm(weights.unsqueeze(1), logits.unsqueeze(2)).flatten() / total.squeeze(-1)
+        entropy = log_total.squeeze(-1) - mean_logit
+        ctx.save_for_backward(weights, total, targets)
+        ctx.mark_non_differentiable(entropy)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        weights, total, targets = ctx.saved_tensors
+        gradient = gradients[0].unsqueeze(-1)
+        result = weights * (-gradient / total)
+        result.scatter_add_(-1, targets.unsqueeze(-1), gradient)
+        return result, None

@@ -1,0 +1,68 @@
+"""Checks and look-ups that turn a learner's plain settings into torch objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.learners.optimizer import Schedule
+
+
+def check_settings(
+    *, lr: float, betas: Sequence[float], schedule: str, total_steps: int | None, micro_batch_tokens: int
+) -> None:
+    """Refuse settings that cannot work. Raises `BadInput` naming the key."""
+    if not lr >= 0:
+        raise BadInput(f"learner.lr must not be negative, not {lr}")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise BadInput(f"learner.betas must be two numbers in [0, 1), not {list(betas)}")
+    if schedule not in get_args(Schedule):
+        raise BadInput(f"learner.schedule: unknown '{schedule}'{did_you_mean(schedule, get_args(Schedule))}")
+    if schedule != "constant" and total_steps is None:
+        raise BadInput(f"learner.schedule '{schedule}' needs the total number of steps")
+    if micro_batch_tokens < 1:
+        raise BadInput(f"learner.micro_batch_tokens must be at least 1, not {micro_batch_tokens}")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a GPU if there is one. Raises `BadInput` if it is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadInput(f"learner.device: unknown device '{name}'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"learner.device is '{name}' but no CUDA device is available")
+    return device
+
+
+def compute_dtype(name: str) -> torch.dtype:
+    """`float32` or `bfloat16` as a torch dtype. Raises `BadInput` for others."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise BadInput(
+            f"learner.dtype: unknown '{name}'{did_you_mean(name, known)}; known: float32, bfloat16"
+        )
+    return known[name]
+
+
+def load_for_training(model: Any, tokenizer: Any, *, weights: str, device: torch.device) -> tuple[Any, Any]:
+    """A causal LM (loaded if `model` is a folder) with weights of type `weights` on the device, and a tokenizer.
+
+    Raises `BadInput` if the folder does not hold a model and its tokenizer.
+    """
+    if isinstance(model, str | Path):
+        from memfactory.models.load import load_policy, load_tokenizer
+
+        folder = Path(model)
+        tokenizer = tokenizer if tokenizer is not None else load_tokenizer(folder)
+        model = load_policy(folder)
+    model.to(device)
+    for parameter in model.parameters():  # not model.to(dtype): rotary frequencies must stay float32
+        parameter.data = parameter.data.to(compute_dtype(weights))
+    return model, tokenizer

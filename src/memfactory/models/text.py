@@ -1,0 +1,243 @@
+"""Between text and token ids: chat rendering, decoding, counting and cutting at token boundaries.
+
+Everything here takes whatever text or ids it is given: model replies and documents are untrusted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memfactory.core.errors import BadInput
+from memfactory.core.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+class Codec(Protocol):
+    """A ruler and translator for text; `TextCodec` for real models, `ByteCodec` where there is none."""
+
+    eos_ids: frozenset[int]
+    """Token ids that end a completion."""
+
+    def render(self, messages: Sequence[Message], **template: Any) -> tuple[int, ...]:
+        """Prompt ids of a conversation, up to where the assistant's reply begins."""
+        ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, without special tokens around it."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids without end-of-sequence and other special tokens; never raises."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Number of tokens of a text."""
+        ...
+
+    def split(self, text: str, block_tokens: int) -> list[str]:
+        """Blocks of at most `block_tokens` tokens of the text; joined they are exactly the text."""
+        ...
+
+    def truncate(self, text: str, max_tokens: int) -> str:
+        """The longest prefix, cut at a token boundary, of at most `max_tokens` tokens."""
+        ...
+
+
+class TextCodec:
+    """A Hugging Face fast tokenizer with exact cutting.
+
+    `eos_ids` are the ids that end a completion: the tokenizer's own, and those of the model folder's
+    generation settings (chat models often end turns with another token than documents).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, eos_ids: Iterable[int] = ()) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise BadInput(f"{tokenizer.name_or_path}: the tokenizer has no fast version (tokenizer.json)")
+        self.tokenizer = tokenizer
+        own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.eos_ids: frozenset[int] = frozenset([*own, *eos_ids])
+        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
+        self._size = len(tokenizer)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> TextCodec:
+        """The codec of a model folder. Raises `BadInput` if its tokenizer cannot be loaded."""
+        from memfactory.models.load import load_tokenizer
+
+        return cls(load_tokenizer(folder), _eos_of_folder(folder))
+
+    def render(self, messages: Sequence[Message], **template: Any) -> tuple[int, ...]:
+        """Prompt ids by the chat template, ready for the reply; `template` goes to the template.
+
+        Raises `BadInput` if the tokenizer has no chat template or the template refuses the messages.
+        """
+        chat = [{"role": m.role, "content": _encodable(m.content)} for m in messages]
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, tokenize=True, return_dict=False, **template
+            )
+        except Exception as error:
+            if not self.tokenizer.chat_template:
+                raise BadInput(f"{self.tokenizer.name_or_path}: the tokenizer has no chat template") from None
+            raise BadInput(f"{self.tokenizer.name_or_path}: chat template failed: {_first_line(error)}") from error
+        return tuple(ids)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, without special tokens around it."""
+        return tuple(self.tokenizer(_encodable(text), add_special_tokens=False, verbose=False)["input_ids"])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text without special tokens; ids the tokenizer does not know are left out.
+
+        A model's vocabulary may be larger than its tokenizer's, so unknown ids do get sampled.
+        """
+        known = [int(i) for i in ids if 0 <= i < self._size and i not in self.eos_ids]
+        return self.tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def count(self, text: str) -> int:
+        """Number of tokens of a text."""
+        return len(self.encode(text))
+
+    def split(self, text: str, block_tokens: int) -> list[str]:
+        """Blocks of at most `block_tokens` tokens, as tokenised within the whole text; `[]` for no text.
+
+        Tokenises once. A character is never cut, so a block is longer than asked where one character
+        alone has more tokens. White space between tokens goes to the block before it.
+        """
+        if block_tokens < 1:
+            raise ValueError("block_tokens must be at least 1")
+        if not text:
+            return []
+        cuts = [0]
+        offsets = self._offsets(text)
+        first = 0
+        while first + block_tokens < len(offsets):
+            last = _whole_characters(offsets, first, first + block_tokens)
+            if last >= len(offsets):
+                break
+            cuts.append(offsets[last][0])
+            first = last
+        return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+
+    def truncate(self, text: str, max_tokens: int) -> str:
+        """The longest prefix, cut at a token boundary, of at most `max_tokens` tokens."""
+        if max_tokens < 1:
+            return ""
+        offsets = self._offsets(text)
+        if len(offsets) <= max_tokens:
+            return text
+        end = max_tokens
+        while end > 0:
+            while end > 0 and offsets[end][0] < offsets[end - 1][1]:
+                end -= 1  # inside a character
+            prefix = text[: offsets[end][0]] if end > 0 else ""
+            if self.count(prefix) <= max_tokens:  # words at the cut may be tokenised otherwise alone
+                return prefix
+            end -= 1
+        return ""
+
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character spans of the tokens; several tokens of one character share its span."""
+        encoded = self.tokenizer(
+            _encodable(text), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        return encoded["offset_mapping"]
+
+
+class ByteCodec:
+    """Text as UTF-8 bytes: for scripts in tests, and a rough ruler for servers whose tokenizer we lack.
+
+    `bytes_per_token` only scales counting and cutting (about 4 for English and most tokenizers).
+    """
+
+    EOS = 256
+
+    def __init__(self, bytes_per_token: int = 1) -> None:
+        if bytes_per_token < 1:
+            raise ValueError("bytes_per_token must be at least 1")
+        self.eos_ids: frozenset[int] = frozenset([self.EOS])
+        self._scale = bytes_per_token
+
+    def render(self, messages: Sequence[Message], **template: Any) -> tuple[int, ...]:
+        """The bytes of `role: content` lines; template options mean nothing here."""
+        return self.encode("".join(f"{m.role}: {m.content}\n" for m in messages))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The bytes of the text."""
+        return tuple(_encodable(text).encode())
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the bytes; what is no byte is left out, broken characters become U+FFFD."""
+        return bytes(i for i in ids if 0 <= i < 256).decode(errors="replace")
+
+    def count(self, text: str) -> int:
+        """Number of bytes, divided by the scale and rounded up."""
+        return -(-len(_encodable(text).encode()) // self._scale)
+
+    def split(self, text: str, block_tokens: int) -> list[str]:
+        """Blocks of at most `block_tokens` tokens; a character that is longer stands alone."""
+        if block_tokens < 1:
+            raise ValueError("block_tokens must be at least 1")
+        blocks: list[str] = []
+        start, size, limit = 0, 0, block_tokens * self._scale
+        for position, character in enumerate(_encodable(text)):
+            width = len(character.encode())
+            if size and size + width > limit:
+                blocks.append(text[start:position])
+                start, size = position, 0
+            size += width
+        return [*blocks, text[start:]] if text else []
+
+    def truncate(self, text: str, max_tokens: int) -> str:
+        """The longest prefix of at most `max_tokens` tokens."""
+        if max_tokens < 1 or not text:
+            return ""
+        kept = _encodable(text).encode()[: max_tokens * self._scale].decode(errors="ignore")
+        return text[: len(kept)]
+
+
+def _encodable(text: str) -> str:
+    """The text with lone surrogates (broken JSON escapes) replaced one for one, so offsets stay true."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+    return text
+
+
+def _whole_characters(offsets: Sequence[tuple[int, int]], first: int, last: int) -> int:
+    """The cut nearest to `last` that is not inside a character: before it if possible, else after."""
+
+    def inside(cut: int) -> bool:
+        return cut < len(offsets) and offsets[cut][0] < offsets[cut - 1][1]
+
+    cut = last
+    while cut > first and inside(cut):
+        cut -= 1
+    if cut > first:
+        return cut
+    cut = last
+    while inside(cut):
+        cut += 1
+    return cut
+
+
+def _eos_of_folder(folder: Path) -> set[int]:
+    """End-of-sequence ids named by the generation settings, else by the model's config."""
+    for name in ("generation_config.json", "config.json"):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if found is not None:
+            return {int(i) for i in (found if isinstance(found, list) else [found])}
+    return set()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

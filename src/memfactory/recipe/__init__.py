@@ -1,0 +1,1 @@
+"""Recipes: composing the YAML layers, checking them, building what they name."""

@@ -1,0 +1,111 @@
+"""From a recipe's name and the command line to a checked `Recipe`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from memfactory.core.errors import BadInput
+from memfactory.recipe.components import find_plugin, load_components
+from memfactory.recipe.layers import DEFAULT, Layers, compose, display, find_recipe, origin_of
+from memfactory.recipe.render import to_yaml
+from memfactory.recipe.schema import RecipeSchema
+from memfactory.recipe.validate import Invalid, Validator, plain
+
+Command = Literal["train", "eval", "infer"]
+
+#: Keys that may be left `???` because the command never reads what is below them.
+_UNREAD: Mapping[Command | None, tuple[str, ...]] = {
+    "train": (),
+    "eval": ("data.train",),
+    "infer": ("data",),
+    None: ("",),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A composed and checked recipe.
+
+    `schema` holds its typed values with all defaults filled in, `plain` the same as mappings and lists,
+    `origins` the file (or `command line`) of each leaf that was given, `path` the recipe file.
+    """
+
+    schema: RecipeSchema
+    plain: Mapping[str, Any]
+    origins: Mapping[str, str] = field(repr=False)
+    path: Path
+
+    @property
+    def output_dir(self) -> Path:
+        """The run folder."""
+        return Path(self.schema.output_dir)
+
+    def origin(self, key: str) -> str:
+        """Where the value of a dotted key came from: a file, `command line` or `default`."""
+        return origin_of(self.origins, key)
+
+    def error(self, key: str, problem: str) -> BadInput:
+        """The error to raise for a value found wrong later; it names the key and the file it came from."""
+        return _bad_input(self.origins, self.path, key, problem)
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, for the run folder; it composes to the same recipe again."""
+        return to_yaml(self.plain)
+
+    def annotated_yaml(self) -> str:
+        """The resolved recipe with where each value came from as a comment."""
+        return to_yaml(self.plain, self.origin)
+
+
+def load_recipe(
+    name: str,
+    overrides: Iterable[str] = (),
+    *,
+    command: Command | None = None,
+    output_dir: str | Path | None = None,
+) -> Recipe:
+    """Compose and check a recipe without importing anything heavy.
+
+    `name` is a path or the name of a recipe that ships, `overrides` are `key=value` or `group=option`.
+    Values that `command` never reads may be missing (all of them when it is None). Raises `BadInput`,
+    in one line that names key and file, for whatever is wrong.
+    """
+    path = find_recipe(name)
+    forced = {} if output_dir is None else {"output_dir": str(output_dir)}
+    layers = compose(path, overrides, forced)
+    layers.values["plugins"] = _load_plugins(layers, path)
+    unread = _UNREAD[command]
+    try:
+        schema: RecipeSchema = Validator(_below(unread)).dataclass(layers.values, RecipeSchema, "")
+    except Invalid as error:
+        raise _bad_input(layers.origins, path, error.key, error.problem) from None
+    return Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
+
+
+def _below(prefixes: tuple[str, ...]) -> Callable[[str], bool]:
+    def unread(key: str) -> bool:
+        return any(not prefix or key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
+
+    return unread
+
+
+def _load_plugins(layers: Layers, path: Path) -> list[str]:
+    """Load the recipe's plugins and return their absolute paths, so that a copy of the recipe finds them."""
+    try:
+        names = Validator().value(layers.values.get("plugins") or [], tuple[str, ...], "plugins")
+        files = [find_plugin(name, path.parent) for name in names]
+        load_components(files)
+    except Invalid as error:
+        raise _bad_input(layers.origins, path, error.key, error.problem) from None
+    except BadInput as error:
+        raise _bad_input(layers.origins, path, "plugins", str(error)) from error
+    return [str(file) for file in files]
+
+
+def _bad_input(origins: Mapping[str, str], path: Path, key: str, problem: str) -> BadInput:
+    origin = origin_of(origins, key)
+    where = display(path) if origin == DEFAULT else origin
+    return BadInput(f"{where}: {key}: {problem}" if key else f"{where}: {problem}")

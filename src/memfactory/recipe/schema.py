@@ -1,0 +1,176 @@
+"""The keys of a recipe, their types and defaults. Nothing here behaves: the rest of the program reads it.
+
+A block that picks a component (`sampler`, `learner`, ...) is a mapping `{type: <registered name>, ...}`;
+its other keys are the fields of that component's own dataclass (`memfactory components` lists them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from memfactory.algorithms.objective import AdvantageMethod, Denominator, LossKind
+from memfactory.core.registry import component_field
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits of a number, for `Annotated` fields; both ends included, None is open."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+AtLeastOne = Annotated[int, Bounds(1)]
+Count = Annotated[int, Bounds(0)]
+Share = Annotated[float, Bounds(0, 1)]
+NotNegative = Annotated[float, Bounds(0)]
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters instead of full fine-tuning. `target_modules` are names of linear layers."""
+
+    r: AtLeastOne = 16
+    alpha: NotNegative = 32.0
+    dropout: Share = 0.0
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The policy.
+
+    `path` is a folder, a hub id, or an alias that ships (`tiny`, `smollm2`). `max_model_len` bounds prompt +
+    completion in tokens (null: what the model allows). `chat_template_kwargs` go to the chat template.
+    """
+
+    path: str
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_model_len: AtLeastOne | None = None
+    lora: LoraConfig | None = None
+    gradient_checkpointing: bool = False
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How completions are drawn. `temperature` 0 is greedy, `top_k` 0 is no limit."""
+
+    temperature: NotNegative = 1.0
+    top_p: Share = 1.0
+    top_k: Count = 0
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How completions are drawn in training and in eval / infer."""
+
+    train: Draw = Draw()
+    eval: Draw = Draw(temperature=0.0)
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """Advantage, loss and how often a batch is used.
+
+    `group_size` rollouts are made of each task. `drop_zero_variance` leaves groups without any difference in
+    reward out of the update; `dynamic_sampling` draws other tasks in their place.
+    """
+
+    advantages: AdvantageMethod = "grpo"
+    group_size: AtLeastOne = 8
+    loss: LossKind = "ppo_clip"
+    clip_low: NotNegative = 0.2
+    clip_high: NotNegative = 0.2
+    kl_coef: NotNegative = 0.0
+    denominator: Denominator = "token"
+    constant_length: AtLeastOne | None = None
+    tis_cap: NotNegative | None = None
+    epochs: AtLeastOne = 1
+    minibatches: AtLeastOne = 1
+    drop_zero_variance: bool = True
+    dynamic_sampling: bool = False
+
+    def __post_init__(self) -> None:
+        if self.denominator == "constant" and self.constant_length is None:
+            raise ValueError("constant_length is needed with denominator 'constant'")
+        if self.advantages == "rloo" and self.group_size < 2:
+            raise ValueError("group_size must be at least 2 for advantages 'rloo'")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """One named reward: a registered component, its weight, and the modules it pays (null: all)."""
+
+    component: dict[str, Any] = field(metadata={"component": "reward", "inline": True})
+    weight: float = 1.0
+    modules: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where tasks come from: one source to train on, and named held-out sets."""
+
+    train: dict[str, Any] | None = field(default=None, metadata={"component": "data"})
+    eval: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"component": "data", "each": True})
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The training loop.
+
+    A checkpoint is saved every `save_every` steps, the newest `keep_last` stay. `log_rollouts` rollouts a step
+    are written as text. The run stops when log-probs of sampler and learner differ by more than
+    `parity_threshold`. `eval_every` 0 is never.
+    """
+
+    steps: AtLeastOne = 100
+    tasks_per_step: AtLeastOne = 8
+    save_every: AtLeastOne = 10
+    keep_last: AtLeastOne = 2
+    log_rollouts: Count = 2
+    parity_threshold: NotNegative = 0.01
+    eval_before: bool = False
+    eval_after: bool = True
+    eval_every: Count = 0
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """`repeats` rollouts of each task, of at most `limit` tasks a set (null: all), `concurrency` at once."""
+
+    repeats: AtLeastOne = 1
+    limit: AtLeastOne | None = None
+    concurrency: AtLeastOne = 64
+
+
+@dataclass(frozen=True)
+class RecipeSchema:
+    """A complete recipe. `name` defaults to the recipe file's name, `output_dir` to `runs/<name>`.
+
+    `plugins` are Python files that register components, relative to the recipe or the working folder.
+    `prompts` go to the agent; `roles` describe models beside the policy.
+    """
+
+    name: str
+    output_dir: str
+    model: ModelConfig
+    stage: Literal["rl", "sft"] = "rl"
+    seed: Count = 0
+    plugins: tuple[str, ...] = ()
+    sampler: dict[str, Any] = component_field("sampler", "vllm")
+    sampling: SamplingConfig = SamplingConfig()
+    learner: dict[str, Any] = component_field("learner", "local")
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    agent: dict[str, Any] = component_field("agent", "memagent")
+    prompts: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Any] = component_field("environment", "long_context")
+    data: DataConfig = DataConfig()
+    reward: dict[str, RewardConfig] = field(default_factory=dict)
+    trainer: TrainerConfig = TrainerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracker: dict[str, Any] = component_field("tracker", "none")
+    roles: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,62 @@
+"""Rewards that compare the final answer with the gold answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from memfactory.core.registry import register
+from memfactory.core.types import Rollout
+from memfactory.metrics import qa
+from memfactory.metrics.boxed import DEFAULT_TAIL, last_boxed
+
+Metric = Callable[[str, Sequence[str]], float]
+
+
+@dataclass(frozen=True)
+class AnswerReward:
+    r"""A metric of the final answer in [0, 1]; 0.0 if there is none, None for a task without gold answers.
+
+    With `boxed` the answer is what stands in the last `\boxed{}` of the reply's last `tail` characters, and
+    a reply without one scores 0.0; otherwise the whole reply is the answer.
+    """
+
+    boxed: bool = True
+    tail: int = DEFAULT_TAIL
+
+    metric: ClassVar[Metric]
+
+    async def __call__(self, rollout: Rollout) -> float | None:
+        """The metric's value; replies never make it raise."""
+        if rollout.error is not None or rollout.outcome is None:
+            return 0.0
+        if not rollout.task.answers:
+            return None
+        reply = rollout.outcome.reply
+        answer = last_boxed(reply, self.tail) if self.boxed else reply
+        return 0.0 if answer is None else type(self).metric(answer, rollout.task.answers)
+
+
+@register("reward", "exact_match", source="MemAgent, arXiv 2507.02259")
+@dataclass(frozen=True)
+class ExactMatch(AnswerReward):
+    """1 if the answer equals a gold answer after SQuAD normalisation, else 0."""
+
+    metric: ClassVar[Metric] = staticmethod(qa.exact_match)
+
+
+@register("reward", "sub_exact_match", source="MemAgent, arXiv 2507.02259")
+@dataclass(frozen=True)
+class SubExactMatch(AnswerReward):
+    """1 if a normalised gold answer is a substring of the normalised answer, else 0."""
+
+    metric: ClassVar[Metric] = staticmethod(qa.sub_exact_match)
+
+
+@register("reward", "f1", source="SQuAD, arXiv 1606.05250")
+@dataclass(frozen=True)
+class F1(AnswerReward):
+    """Word F1 of the answer with the best gold answer, after SQuAD normalisation."""
+
+    metric: ClassVar[Metric] = staticmethod(qa.f1)

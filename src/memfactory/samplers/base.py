@@ -1,0 +1,41 @@
+"""What a sampler is: the one thing that turns prompts into completions, whatever engine is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from memfactory.core.types import Completion, SamplingRequest
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Sampler(Protocol):
+    """Draws completions, many at a time.
+
+    `sample` is awaited by many agents at once; the sampler batches whatever is waiting and resolves
+    each as soon as it is finished. For a fixed order of requests and fixed seeds the draws are the
+    same on every run on the same machine (in-process samplers).
+    """
+
+    max_model_len: int
+    """Most tokens (prompt + completion) one request may have."""
+
+    policy_version: int
+    """Version of the weights that sample now; 0 before the first `load_weights`."""
+
+    async def sample(self, request: SamplingRequest) -> Completion:
+        """Draw one completion. Raises `ServiceError` when the engine fails after retries."""
+        ...
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Take over full weights (Hugging Face names) and forget cached prefixes.
+
+        Raises `BadInput` when this sampler cannot take weights (a remote API, a script).
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine; idempotent."""
+        ...

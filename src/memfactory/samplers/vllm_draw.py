@@ -1,0 +1,65 @@
+"""Our way of drawing tokens, as a vLLM logits processor."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from memfactory.core.types import SamplingParams
+from memfactory.samplers.draw import draw
+
+if TYPE_CHECKING:
+    import torch
+
+
+@lru_cache(maxsize=1)
+def seeded_draw() -> type:
+    """The processor's class; a function, because its base class can only be had by importing vLLM."""
+    from vllm.v1.sample.logits_processor import LogitsProcessor, process_dict_updates
+
+    class SeededDraw(LogitsProcessor):  # type: ignore[misc,valid-type]
+        """Draws each row's token and makes it the only choice of the greedy sampling that follows.
+
+        Requests carry `extra_args={"draw": (SamplingParams, seed)}`; others are left alone.
+        """
+
+        def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+            # row of the batch -> parameters, seed, and vLLM's own growing list of output ids
+            self._rows: dict[int, tuple[SamplingParams, int, list[int]]] = {}
+
+        def is_argmax_invariant(self) -> bool:
+            """False: vLLM must run it for greedy requests too."""
+            return False
+
+        def update_state(self, batch_update: Any) -> None:
+            """Follow requests as vLLM adds, removes and moves them within its batch."""
+            process_dict_updates(self._rows, batch_update, _state)
+
+        def apply(self, logits: torch.Tensor) -> torch.Tensor:
+            """Raise the drawn token of each row above all others. [rows, vocabulary], in place."""
+            import torch
+
+            rows = sorted(row for row, (params, _, _) in self._rows.items() if params.temperature > 0)
+            if not rows:
+                return logits
+            states = [self._rows[row] for row in rows]
+            index = torch.tensor(rows, device=logits.device)
+            everything = len(rows) == logits.shape[0]
+            drawn = draw(
+                logits if everything else logits.index_select(0, index),
+                [params for params, _, _ in states],
+                [seed for _, seed, _ in states],
+                # The list holds one entry for each token already drawn, also after a preemption.
+                [len(output_ids) for _, _, output_ids in states],
+            )
+            logits[index, drawn] = torch.finfo(logits.dtype).max
+            return logits
+
+    return SeededDraw
+
+
+def _state(
+    params: Any, prompt_ids: list[int] | None, output_ids: list[int]
+) -> tuple[SamplingParams, int, list[int]] | None:
+    drawing = (params.extra_args or {}).get("draw")
+    return None if drawing is None else (*drawing, output_ids)

@@ -1,0 +1,180 @@
+"""vLLM behind the `StepEngine` interface, and what it takes to use it beside a learner.
+
+Everything that depends on vLLM's version is in this file and in `vllm_draw.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memfactory.core.compat import prepare_imports
+from memfactory.core.errors import BadInput, ServiceError, TaskError
+from memfactory.core.types import Completion, SamplingRequest
+from memfactory.samplers.vllm import set_environment
+
+if TYPE_CHECKING:
+    import torch
+
+
+class VllmEngine:
+    """One vLLM engine, advanced step by step.
+
+    vLLM itself is always asked for greedy sampling: `vllm_draw.SeededDraw`, a logits processor,
+    draws the token by our own rule and leaves vLLM nothing to choose. vLLM's own per-request seeds
+    cost a Python loop over the batch at every token, and die in chunked prefill on a CPU.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path,
+        *,
+        eos_ids: Sequence[int],
+        cpu_cache_bytes: int,
+        enforce_eager: bool | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.policy_version = 0
+        self._eos_ids = list(eos_ids)
+        set_environment()
+        prepare_imports()
+        with _quiet(), _torch_threads_kept():
+            import vllm
+            from vllm.platforms import current_platform
+
+            from memfactory.samplers.vllm_draw import seeded_draw
+
+            on_cpu = current_platform.is_cpu()
+            options = {**options, "enforce_eager": on_cpu if enforce_eager is None else enforce_eager}
+            if on_cpu:
+                options["kv_cache_memory_bytes"] = cpu_cache_bytes
+            try:
+                self._llm: Any = vllm.LLM(
+                    model=str(model_folder),
+                    skip_tokenizer_init=True,  # ids in, ids out
+                    generation_config="vllm",  # never the folder's own sampling defaults
+                    logprobs_mode="raw_logprobs",  # of the model's distribution, before our draw
+                    logits_processors=[seeded_draw()],
+                    disable_log_stats=True,
+                    use_tqdm_on_load=False,
+                    **options,
+                )
+            except Exception as error:  # vLLM raises ValueError, RuntimeError, pydantic's, torch's ...
+                raise BadInput(f"vLLM cannot start with {model_folder}: {_reason(error)}") from error
+        self._params = vllm.SamplingParams
+        self._final_only = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
+        self._on_cpu = on_cpu
+
+    def add(self, number: int, request: SamplingRequest) -> None:
+        """Take a request. Raises `TaskError` when vLLM refuses it (a token outside the vocabulary)."""
+        params = self._params(
+            temperature=0.0,
+            max_tokens=request.params.max_tokens,
+            stop_token_ids=self._eos_ids,
+            logprobs=0,  # of the drawn token only
+            detokenize=False,
+            output_kind=self._final_only,
+            extra_args={"draw": (request.params, request.seed)},
+        )
+        try:
+            self._llm.llm_engine.add_request(str(number), {"prompt_token_ids": list(request.prompt_ids)}, params)
+        except ValueError as error:
+            raise TaskError(f"{request.label or 'request'}: {_reason(error)}") from error
+
+    def abort(self, numbers: Sequence[int]) -> None:
+        """Forget requests; unknown numbers are ignored."""
+        self._llm.llm_engine.abort_request([str(number) for number in numbers])
+
+    def step(self) -> list[tuple[int, Completion]]:
+        """One forward pass for everything that runs; returns what has finished."""
+        outputs = self._llm.llm_engine.step()
+        return [(int(o.request_id), self._completion(o.outputs[0])) for o in outputs if o.finished]
+
+    def _completion(self, output: Any) -> Completion:
+        ids = tuple(int(i) for i in output.token_ids)
+        logprobs = tuple(float(at[i].logprob) for i, at in zip(ids, output.logprobs, strict=True))
+        reason = output.finish_reason
+        return Completion(
+            token_ids=ids,
+            logprobs=logprobs,
+            finish_reason=reason if reason in ("stop", "length") else "error",
+            policy_version=self.policy_version,
+        )
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Reload all weights in place. Raises `ServiceError` when vLLM refuses them."""
+        detached = ((name, tensor.detach()) for name, tensor in named_tensors)
+        try:
+            # `model.load_weights` called directly fails on a CPU, where weights are packed at start.
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": detached})
+            if self._on_cpu:
+                self._llm.apply_model(_repack_tied_head)
+        except Exception as error:
+            raise ServiceError(f"vLLM cannot take over the weights: {_reason(error)}") from error
+        if not self._llm.reset_prefix_cache():
+            raise ServiceError("vLLM did not reset its prefix cache: stale prefixes would be used")
+
+    def close(self) -> None:
+        """Shut the engine down and let go of its memory."""
+        import gc
+
+        with _quiet():
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+            gc.collect()
+
+
+def _repack_tied_head(model: Any) -> None:
+    """Give a tied output layer its new weights.
+
+    On a CPU the output layer keeps a packed copy; with tied embeddings a reload renews the embedding
+    but not the copy, and log-probabilities are those of the old weights with only a warning in the log.
+    """
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    head = getattr(model, "lm_head", None)
+    if head is not None and getattr(head, "weight", None) is not None and head.weight.ndim == 2:
+        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+
+
+@contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """vLLM replaces `torch.set_num_threads` for the whole process; put it back for the learner."""
+    import torch
+
+    function, threads = torch.set_num_threads, torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = function
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow what libraries write to stderr at start-up, C++ included, unless `VLLM_LOGGING_LEVEL` asks."""
+    if os.environ.get("VLLM_LOGGING_LEVEL", "ERROR").upper() not in ("ERROR", "CRITICAL"):
+        yield
+        return
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _reason(error: BaseException) -> str:
+    """The most telling line of an error: pydantic and vLLM wrap it in several."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "error" in line.lower() and "validation error" not in line.lower()]
+    return ((telling or lines or [type(error).__name__])[0])[:400]

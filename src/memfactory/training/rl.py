@@ -1,0 +1,124 @@
+"""Rows from reinforcement learning: tasks → rollouts → rewards → advantages → rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memfactory.algorithms.objective import AdvantageMethod
+from memfactory.core.errors import ServiceError
+from memfactory.core.types import Rollout, Task
+from memfactory.data.sampling import TaskOrder
+from memfactory.environments.base import Environment
+from memfactory.evaluation.runner import SetResult
+from memfactory.learners.base import Learner
+from memfactory.rollouts.collect import Collector
+from memfactory.samplers.base import Sampler
+from memfactory.samplers.sync import sync_and_check
+from memfactory.training.credit import Credit, assign_credit
+from memfactory.training.rollout_metrics import rollout_metrics, rollout_record
+from memfactory.training.trainer import Batch
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """How many rollouts a step takes and how they are compared.
+
+    With `dynamic_sampling`, groups whose rewards do not differ are replaced by groups of further
+    tasks, at most `max_refills` times a step. `log_rollouts` rollouts a step are kept as readable text.
+    """
+
+    tasks_per_step: int
+    group_size: int
+    advantages: AdvantageMethod = "grpo"
+    drop_zero_variance: bool = True
+    dynamic_sampling: bool = False
+    max_refills: int = 3
+    log_rollouts: int = 4
+    parity_threshold: float = 0.05
+
+
+class RolloutSource:
+    """Makes the rows of each step by running the agent on tasks of the environment."""
+
+    def __init__(
+        self,
+        settings: GroupSettings,
+        environment: Environment,
+        collector: Collector,
+        sampler: Sampler,
+        order: TaskOrder,
+        parity_prompts: Callable[[], Sequence[Sequence[int]]],
+        evaluate: Callable[[str], Mapping[str, SetResult]],
+    ) -> None:
+        self.settings = settings
+        self.environment = environment
+        self.collector = collector
+        self.sampler = sampler
+        self.order = order
+        self.parity_prompts = parity_prompts
+        self.evaluate_sets = evaluate
+
+    def rows(self, step: int, position: int) -> Batch:
+        """Collect groups for the tasks at `position`, give credit, make rows.
+
+        Raises the agents' error when not a single rollout of the step could be finished.
+        """
+        wanted = self.settings.tasks_per_step
+        groups, position = self._groups(step, position, wanted, refill=0)
+        credit = self._credit(groups)
+        for refill in range(1, self.settings.max_refills + 1):
+            if not (self.settings.dynamic_sampling and sum(credit.flat)):
+                break
+            fresh, position = self._groups(step, position, sum(credit.flat), refill)
+            groups = [group for group, flat in zip(groups, credit.flat, strict=True) if not flat] + fresh
+            credit = self._credit(groups)
+        if credit.failed_rollouts == len(credit.rollouts):
+            first = credit.rollouts[0].error
+            raise ServiceError(f"all {len(credit.rollouts)} rollouts of step {step + 1} failed; first: {first}")
+        return Batch(
+            rows=credit.rows,
+            position=position,
+            metrics=rollout_metrics(credit, self.environment.rubric),
+            records=self._records(credit),
+        )
+
+    def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
+        """Load the learner's weights into the sampler; raise `ParityError` when they disagree after."""
+        return sync_and_check(
+            self.sampler, learner, self.parity_prompts(), self.settings.parity_threshold, version
+        )
+
+    def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:
+        """Scores of all held-out sets, with predictions."""
+        results = self.evaluate_sets(label)
+        return {"sets": {name: result.as_json() for name, result in results.items()}}
+
+    def _groups(
+        self, step: int, position: int, count: int, refill: int
+    ) -> tuple[list[list[Rollout]], int]:
+        tasks: list[Task] = [
+            self.environment.train_tasks[self.order.at(position + offset)] for offset in range(count)
+        ]
+        phase = f"train-{step}" if refill == 0 else f"train-{step}-refill-{refill}"
+        return self.collector.collect(tasks, self.settings.group_size, phase), position + count
+
+    def _credit(self, groups: Sequence[Sequence[Rollout]]) -> Credit:
+        return assign_credit(
+            groups,
+            self.environment.rubric,
+            self.settings.advantages,
+            drop_zero_variance=self.settings.drop_zero_variance,
+        )
+
+    def _records(self, credit: Credit) -> list[dict[str, Any]]:
+        kept = range(min(self.settings.log_rollouts, len(credit.rollouts)))
+        return [
+            rollout_record(
+                credit.rollouts[i],
+                credit.advantages[i],
+                self.environment.rubric.total(credit.rollouts[i].rewards),
+            )
+            for i in kept
+        ]

@@ -1,0 +1,158 @@
+"""The end of a run: a table of before and after, a plot of the reward, and a report to keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from memfactory.core.files import write_json, write_text
+from memfactory.training.run_folder import RunFolder
+
+_WINDOW = 5
+
+
+def summarise(run: RunFolder, *, metric: str, seconds: float, seed: int) -> dict[str, Any]:
+    """Build summary.json from what the run measured: `metric` by set, before and after training."""
+    before, after = (_scores(run.path / "evaluation" / f"{label}.json", metric) for label in ("before", "after"))
+    return {
+        "metric": metric,
+        "before": before,
+        "after": after,
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "steps": max((record["step"] for record in run.metrics()), default=0),
+    }
+
+
+def write_summary(run: RunFolder, summary: Mapping[str, Any], console: Console) -> None:
+    """Print table and plot; write summary.json, reward.png and report.md."""
+    metrics = run.metrics()
+    curve = [(r["step"], r["reward"]) for r in metrics if r.get("reward") is not None]
+    name = "reward"
+    if not curve:
+        curve, name = [(r["step"], r["loss"]) for r in metrics if r.get("loss") is not None], "loss"
+    if summary["before"] or summary["after"]:
+        console.print(_table(summary))
+    if len(curve) > 1:
+        console.print(_terminal_plot(curve, name), highlight=False, markup=False)
+        _png_plot(curve, name, run.path / f"{name}.png")
+    example = _example(run)
+    if example:
+        console.print(example, highlight=False, markup=False)
+    write_text(run.path / "report.md", _report(summary, example, name if len(curve) > 1 else None))
+    write_json(run.path / "summary.json", summary)
+
+
+def _scores(path: Path, metric: str) -> dict[str, float]:
+    if not path.exists():
+        return {}
+    sets = json.loads(path.read_text(encoding="utf-8"))["sets"]
+    return {name: round(result["scores"][metric], 4) for name, result in sets.items()}
+
+
+def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for name in summary["after"] or summary["before"]:
+        before, after = summary["before"].get(name), summary["after"].get(name)
+        change = f"{after - before:+.3f}" if before is not None and after is not None else ""
+        rows.append((name, _number(before), _number(after), change))
+    return rows
+
+
+def _table(summary: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{summary['metric']} on held-out tasks", title_justify="left")
+    table.add_column("set")
+    for column in ("before", "after", "change"):
+        table.add_column(column, justify="right")
+    for row in _rows(summary):
+        table.add_row(*row)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def smooth(values: Sequence[float], window: int = _WINDOW) -> list[float]:
+    """Trailing mean over at most `window` values."""
+    return [
+        sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1])
+        for i in range(len(values))
+    ]
+
+
+def _terminal_plot(curve: Sequence[tuple[int, float]], name: str) -> str:
+    import plotext
+
+    steps, values = [step for step, _ in curve], [value for _, value in curve]
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(72, 16)
+    plotext.plot(steps, smooth(values), marker="braille")
+    plotext.title(f"{name} by step (mean of {_WINDOW})")
+    plotext.xlabel("step")
+    if name == "reward":
+        plotext.ylim(0, max(1.0, max(values)))
+    return plotext.build()
+
+
+def _png_plot(curve: Sequence[tuple[int, float]], name: str, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    steps, values = [step for step, _ in curve], [value for _, value in curve]
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, values, color="#9ecae1", linewidth=1, label="each step")
+    axes.plot(steps, smooth(values), color="#08519c", linewidth=2, label=f"mean of {_WINDOW} steps")
+    axes.set_xlabel("step")
+    axes.set_ylabel(name)
+    if name == "reward":
+        axes.set_ylim(0, max(1.0, max(values)) * 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def _example(run: RunFolder) -> str:
+    """The same held-out task before and after: what the memory held, block by block."""
+    paths = [run.path / "evaluation" / f"{label}.json" for label in ("before", "after")]
+    if not all(path.exists() for path in paths):
+        return ""
+    before, after = (json.loads(path.read_text(encoding="utf-8"))["sets"] for path in paths)
+    for name in before:
+        old = {p["task_id"]: p for p in before[name].get("predictions", [])}
+        for new in after[name].get("predictions", []):
+            was = old.get(new["task_id"])
+            if was and new["scores"]["exact_match"] == 1 and was["scores"]["exact_match"] == 0:
+                return _example_text(was, new)
+    return ""
+
+
+def _example_text(was: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    lines = [f"Question: {new['question']}", f"Gold answer: {' or '.join(new['golds'])}"]
+    for label, prediction in (("before", was), ("after", new)):
+        lines.append(f"Memory {label} training:")
+        lines += [f"  block {i}: {memory}" for i, memory in enumerate(prediction["memories"], start=1)]
+        lines.append(f"  answer: {prediction['reply']}")
+    return "\n".join(lines)
+
+
+def _report(summary: Mapping[str, Any], example: str, plot: str | None) -> str:
+    parts = [
+        "# Training report",
+        f"{summary['steps']} steps, {summary['seconds']:.0f} s, seed {summary['seed']}.",
+    ]
+    if rows := _rows(summary):
+        table = [f"| {summary['metric']} | before | after | change |", "|---|---|---|---|"]
+        table += [f"| {' | '.join(row)} |" for row in rows]
+        parts.append("\n".join(table))
+    if plot:
+        parts.append(f"![{plot} by step]({plot}.png)")
+    if example:
+        parts.append(f"## One held-out task\n\n```text\n{example}\n```")
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,218 @@
+"""The training loop: rows in, optimizer step, weights out, and a run folder that survives any kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from memfactory.algorithms.objective import Objective
+from memfactory.core.errors import BadInput
+from memfactory.core.files import write_json
+from memfactory.core.types import Row
+from memfactory.learners.base import Learner
+from memfactory.training.interrupt import StopRequest
+from memfactory.training.run_folder import RunFolder
+
+STATE_FORMAT = 1
+
+
+@dataclass
+class TrainState:
+    """What a checkpoint remembers besides the learner. `step` counts finished steps."""
+
+    step: int = 0
+    position: int = 0
+    """How many tasks (or traces) were taken from the data so far."""
+    seconds: float = 0.0
+    """Wall-clock seconds spent on this run, over all its starts."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one step, the next data position, figures, and readable rollouts to keep."""
+
+    rows: Sequence[Row]
+    position: int
+    metrics: Mapping[str, float]
+    records: Sequence[Mapping[str, Any]] = ()
+
+
+class RowSource(Protocol):
+    """Where rows come from: rollouts of the policy (RL), or traces (supervised)."""
+
+    def rows(self, step: int, position: int) -> Batch:
+        """Make the rows of training step `step` (0-based) from data starting at `position`."""
+        ...
+
+    def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
+        """Hand the learner's weights to whoever samples, and check that both agree."""
+        ...
+
+    def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:
+        """Scores on the held-out sets now: set name → value, plus what else is worth keeping."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and how often to save and evaluate (0: never in between)."""
+
+    steps: int
+    save_every: int = 10
+    keep_last: int = 2
+    eval_every: int = 0
+    eval_before: bool = True
+    eval_after: bool = True
+
+
+class View(Protocol):
+    """Whoever watches the run."""
+
+    def start(self, step: int, steps: int) -> None: ...
+    def step(self, record: Mapping[str, Any], seconds: float) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+@dataclass
+class Trainer:
+    """Runs the loop on a learner and a source of rows. Built anew for each process."""
+
+    source: RowSource
+    learner: Learner
+    objective: Objective
+    schedule: Schedule
+    run: RunFolder
+    view: View
+    track: Callable[[Mapping[str, Any]], None] = lambda record: None
+    state: TrainState = field(default_factory=TrainState)
+
+    def train(self) -> int:
+        """Train to the end, or to the first signal. Returns the exit code (0, 130 or 143)."""
+        self._resume()
+        started, before = time.monotonic(), self.state.seconds
+
+        def elapsed() -> float:
+            return before + time.monotonic() - started
+
+        with StopRequest() as stop:
+            self.source.sync(self.learner, self.state.step)
+            if self.schedule.eval_before:
+                self._evaluate_once("before", 0)
+            self.view.start(self.state.step, self.schedule.steps)
+            while self.state.step < self.schedule.steps and stop.signal_number is None:
+                record = self.step()
+                self.state.seconds = elapsed()
+                self._after_step(record, last=stop.signal_number is not None)
+            if stop.signal_number is not None:
+                self.state.seconds = elapsed()
+                self._save()
+                self.view.say(f"stopped after step {self.state.step}, saved; run the same command to go on")
+                return stop.exit_code
+            if self.schedule.eval_after:
+                self._evaluate_once("after", self.schedule.steps)
+            self.state.seconds = elapsed()
+        self._finish()
+        return 0
+
+    def step(self) -> dict[str, Any]:
+        """One step: rows, update, weights back to the sampler. Returns the metrics record."""
+        clock = time.perf_counter
+        start = clock()
+        batch = self.source.rows(self.state.step, self.state.position)
+        collected = clock()
+        update = self.learner.update(batch.rows, self.objective) if batch.rows else {}
+        updated = clock()
+        sync = self.source.sync(self.learner, self.state.step + 1) if batch.rows else {}
+        synced = clock()
+        self.state.step += 1
+        self.state.position = batch.position
+        if batch.records:
+            self.run.write_rollouts(self.state.step, batch.records)
+        record = {
+            "step": self.state.step,
+            **batch.metrics,
+            **update,
+            **sync,
+            "rows": len(batch.rows),
+            "seconds/collect": collected - start,
+            "seconds/update": updated - collected,
+            "seconds/sync": synced - updated,
+            "seconds/step": synced - start,
+        }
+        completion = batch.metrics.get("tokens/completion", 0.0)
+        record["tokens_per_second/collect"] = completion / max(collected - start, 1e-9)
+        record["tokens_per_second/update"] = update.get("tokens", 0.0) / max(updated - collected, 1e-9)
+        return {key: _finite(value) for key, value in record.items()}
+
+    def _after_step(self, record: dict[str, Any], last: bool) -> None:
+        self.run.log_metrics(record)
+        self.track(record)
+        self.view.step(record, self.state.seconds)
+        every = self.schedule.eval_every
+        if every and self.state.step % every == 0 and self.state.step < self.schedule.steps:
+            self._evaluate_once(f"step-{self.state.step}", self.state.step)
+        due = self.schedule.save_every and self.state.step % self.schedule.save_every == 0
+        if due or last or self.state.step == self.schedule.steps:
+            self._save()
+
+    def _evaluate_once(self, label: str, version: int) -> None:
+        """Evaluate and write evaluation/<label>.json, unless a killed process already did.
+
+        The sampler is synchronised again afterwards, so that what the evaluation left in its caches
+        cannot change the next rollouts: a resumed run has no such caches.
+        """
+        path = self.run.path / "evaluation" / f"{label}.json"
+        if not path.exists():
+            write_json(path, {"step": self.state.step, **self.source.evaluate(label, self.learner)})
+            self.source.sync(self.learner, version)
+
+    def _save(self) -> None:
+        if self.run.checkpoints() and self.run.checkpoints()[-1][0] == self.state.step:
+            return
+        with self.run.new_checkpoint(self.state.step) as folder:
+            self.learner.save_state(folder / "learner")
+            self.learner.save_policy(folder / "policy")
+            write_json(folder / "trainer.json", {"format": STATE_FORMAT, **vars(self.state)})
+        self.run.keep_last(self.schedule.keep_last)
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint, forgetting what came after it; start anew without one."""
+        checkpoints = self.run.checkpoints()
+        if checkpoints:
+            _, folder = checkpoints[-1]
+            self.state = _read_state(folder / "trainer.json")
+            self.learner.load_state(folder / "learner")
+            self.view.say(f"resuming after step {self.state.step} of {self.schedule.steps}")
+        self.run.rewind(self.state.step)
+        for path in (self.run.path / "evaluation").glob("step-*.json"):
+            if int(path.stem.removeprefix("step-")) > self.state.step:
+                path.unlink()
+
+    def _finish(self) -> None:
+        """Write the trained policy to final/, as an ordinary model folder."""
+        from memfactory.core.files import new_folder
+
+        if not self.run.final_path.exists():
+            with new_folder(self.run.final_path) as folder:
+                self.learner.save_policy(folder)
+
+
+def _read_state(path: Path) -> TrainState:
+    try:
+        value = json.loads(path.read_text())
+        if value.pop("format") != STATE_FORMAT:
+            raise BadInput(f"{path}: written by another version of MemFactory; use --fresh or that version")
+        return TrainState(**value)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path}: not a readable checkpoint ({error}); delete its folder to use an older one"
+        ) from error
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

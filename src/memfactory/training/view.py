@@ -1,0 +1,92 @@
+"""What a person sees while a run trains: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class TrainingView:
+    """Shows step, reward (or loss), tokens per second and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._steps = 0
+        self._last_line = 0.0
+
+    def __enter__(self) -> TrainingView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def start(self, step: int, steps: int) -> None:
+        """Begin showing progress of `steps` steps, of which `step` are done."""
+        self._steps = steps
+        if self.console.is_terminal and step < steps:
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=steps, completed=step, figures="")
+
+    def step(self, record: Mapping[str, Any], seconds: float) -> None:
+        """Show a finished step. `seconds` is the time spent on the run so far."""
+        figures = _figures(record)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=record["step"], figures=figures)
+        now = time.monotonic()
+        if self._bar is None and (now - self._last_line > _SECONDS_BETWEEN_LINES or record["step"] == self._steps):
+            self._last_line = now
+            self.say(f"step {record['step']}/{self._steps}  {figures}  {seconds:.0f} s")
+        if record["step"] == self._steps:
+            self._close()
+
+    def say(self, line: str) -> None:
+        """Print one line above the bar."""
+        self.console.print(line, highlight=False, markup=False)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _figures(record: Mapping[str, Any]) -> str:
+    parts = []
+    for key, label, form in (
+        ("reward", "reward", "{:.3f}"),
+        ("loss", "loss", "{:.3f}"),
+        ("tokens_per_second/collect", "rollout tok/s", "{:,.0f}"),
+        ("tokens_per_second/update", "update tok/s", "{:,.0f}"),
+    ):
+        value = record.get(key)
+        if value and not (key == "loss" and "reward" in record):
+            parts.append(f"{label} {form.format(value)}")
+    return "  ".join(parts)

@@ -1,0 +1,61 @@
+"""Log-probs of the scorer against each model's own logits, row by row."""
+
+import pytest
+import torch
+
+from memfactory.algorithms.rows import collate
+from memfactory.core.errors import BadInput
+from memfactory.learners.scoring import TokenScorer
+
+from .models import plain_logprobs, random_model, random_rows
+
+SCALED = {"gemma2": {"final_logit_softcapping": 3.0}, "granite": {"logits_scaling": 4.0}, "cohere": {"logit_scale": 0.3}}
+
+
+@pytest.mark.parametrize("chunk", [2**24, 300])
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma2", "granite", "cohere"])
+def test_scores_and_gradients_are_those_of_the_model(kind, chunk):
+    model, rows = random_model(kind, **SCALED.get(kind, {})), random_rows(5)
+    scorer = TokenScorer(model, chunk_logits=chunk)
+    scorer.verify()
+
+    weights = [torch.linspace(-1, 1, len(row.completion_ids)) for row in rows]
+    expected = [plain_logprobs(model, row) for row in rows]
+    sum((w * lp).sum() for w, lp in zip(weights, expected, strict=True)).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+
+    batch = collate(rows)
+    logp, entropy = scorer(batch)
+    torch.testing.assert_close(logp[batch.mask], torch.cat(expected), atol=2e-5, rtol=1e-4)
+    (logp[batch.mask] * torch.cat(weights)).sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], atol=2e-5, rtol=1e-3)
+
+    row = rows[0]
+    ids = torch.tensor([row.prompt_ids + row.completion_ids])
+    distribution = torch.distributions.Categorical(logits=model(ids).logits[0, len(row.prompt_ids) - 1 : -1])
+    torch.testing.assert_close(entropy[: len(row.completion_ids)], distribution.entropy(), atol=1e-4, rtol=1e-4)
+    assert not entropy.requires_grad and (logp[~batch.mask] == 0).all()
+
+
+def test_without_gradients():
+    model, rows = random_model(), random_rows(5)
+    with torch.no_grad():
+        logp, _ = TokenScorer(model, chunk_logits=200)(collate(rows))
+        expected = torch.cat([plain_logprobs(model, row) for row in rows])
+    torch.testing.assert_close(logp[collate(rows).mask], expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_model_that_changes_its_logits_otherwise_is_refused():
+    model = random_model()
+    forward = model.forward
+
+    def changed(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits = output.logits * 2
+        return output
+
+    model.forward = changed
+    with pytest.raises(BadInput, match="qwen3"):
+        TokenScorer(model).verify()
