@@ -156,5 +156,6 @@ def _memagent_row(
             "question": example.question,
             "num_docs": paragraphs,
             "gold_places": places,
+            "gold_evidence": render(example.gold),
         },
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from memfactory.core.registry import register
 from memfactory.core.types import Task
@@ -44,12 +43,23 @@ def facts(
     seed: int = 0,
     offset: int = 0,
     sections: int = 3,
-    **options: Any,
+    section_tokens: int = 40,
+    facts_per_section: int = 4,
+    two_fact_share: float = 0.3,
 ) -> Sequence[Task]:
     """The synthetic reading task: find one or two facts in a text of many, generated as asked for."""
     from memfactory.data.synthetic.facts import make_task
 
     def make(index: int) -> Task:
-        return as_task(make_task(offset + index, seed=seed, split=split, sections=sections, **options))
+        task = make_task(
+            offset + index,
+            seed=seed,
+            split=split,
+            sections=sections,
+            section_tokens=section_tokens,
+            facts_per_section=facts_per_section,
+            two_fact_share=two_fact_share,
+        )
+        return as_task(task)
 
     return traces.generated("facts", size, make)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Message
 from memfactory.data.files import Record, kind_of, require, require_text
-from memfactory.data.tasks import FileConfig, LazySequence, load
+from memfactory.data.tasks import FileConfig, LazySequence, T, load
 
 _ROLES = ("system", "user", "assistant")
 
@@ -69,6 +69,8 @@ class FactsTracesConfig:
     names: int | None = None
     values: int | None = None
     pairs: tuple[int, int] = (2, 6)
+    recitals: int | None = None
+    echo: float = 0.0
     section_tokens: int = 40
     facts_per_section: int = 4
     two_fact_share: float = 0.3
@@ -76,27 +78,60 @@ class FactsTracesConfig:
     answer_share: float = 0.2
     habit: float = 0.65
     surplus: float = 0.05
-    prompts: dict[str, str] = field(default_factory=dict)
 
 
 @register("data", "facts_traces", config=FactsTracesConfig)
 def facts_traces(
-    phase: str, size: int = 100_000, seed: int = 0, offset: int = 0, **options: Any
+    phase: str,
+    size: int = 100_000,
+    seed: int = 0,
+    offset: int = 0,
+    names: int | None = None,
+    values: int | None = None,
+    pairs: tuple[int, int] = (2, 6),
+    recitals: int | None = None,
+    echo: float = 0.0,
+    section_tokens: int = 40,
+    facts_per_section: int = 4,
+    two_fact_share: float = 0.3,
+    recite_share: float = 0.3,
+    answer_share: float = 0.2,
+    habit: float = 0.65,
+    surplus: float = 0.05,
+    prompts: Mapping[str, str] | None = None,
 ) -> Sequence[Trace]:
-    """Generated calls that teach a tiny policy the formats of the synthetic reading task."""
-    from memfactory.data.synthetic.facts_traces import make_trace
+    """Generated calls that teach a tiny policy the formats of the synthetic reading task.
 
-    options = {key: value for key, value in options.items() if key != "prompts" or value}
-    if "pairs" in options:
-        options["pairs"] = tuple(options["pairs"])
+    `prompts` are the recipe's; left out or empty, those of the shipped tiny policy. Raises `BadInput` for
+    options that the generator refuses.
+    """
+    from memfactory.data.synthetic.facts_traces import PROMPTS, make_trace
 
     def make(index: int) -> Trace:
-        return parse_trace(make_trace(offset + index, seed=seed, phase=phase, **options), "facts_traces")
+        row = make_trace(
+            offset + index,
+            seed=seed,
+            phase=phase,
+            names=names,
+            values=values,
+            pairs=(pairs[0], pairs[1]),
+            recitals=recitals,
+            echo=echo,
+            section_tokens=section_tokens,
+            facts_per_section=facts_per_section,
+            two_fact_share=two_fact_share,
+            recite_share=recite_share,
+            answer_share=answer_share,
+            habit=habit,
+            surplus=surplus,
+            prompts=prompts or PROMPTS,
+        )
+        return parse_trace(row, "facts_traces")
 
     return generated("facts_traces", size, make)
 
 
-def generated(name: str, size: int, make: Any) -> LazySequence[Any]:
+def generated(name: str, size: int, make: Callable[[int], T]) -> LazySequence[T]:
     """A lazy sequence of a generator's items; its first item is made at once, so that bad options are found.
 
     Raises `BadInput` for what the generator refuses with `ValueError`.
@@ -105,6 +140,8 @@ def generated(name: str, size: int, make: Any) -> LazySequence[Any]:
         raise BadInput(f"data '{name}': size must be at least 1, not {size}")
     try:
         make(0)
+    except KeyError as error:
+        raise BadInput(f"data '{name}': the prompts have no {error}") from None
     except (ValueError, IndexError) as error:
         raise BadInput(f"data '{name}': {error}") from None
     return LazySequence(size, make)

@@ -61,15 +61,17 @@ class TextCodec:
         self.tokenizer = tokenizer
         own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.eos_ids: frozenset[int] = frozenset([*own, *eos_ids])
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
+        self.pad_id: int = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
+        )
         self._size = len(tokenizer)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> TextCodec:
+    def from_folder(cls, folder: Path, *, trust_remote_code: bool = False) -> TextCodec:
         """The codec of a model folder. Raises `BadInput` if its tokenizer cannot be loaded."""
         from memfactory.models.load import load_tokenizer
 
-        return cls(load_tokenizer(folder), _eos_of_folder(folder))
+        return cls(load_tokenizer(folder, trust_remote_code=trust_remote_code), _eos_of_folder(folder))
 
     def render(self, messages: Sequence[Message], **template: Any) -> tuple[int, ...]:
         """Prompt ids by the chat template, ready for the reply; `template` goes to the template.
@@ -84,7 +86,9 @@ class TextCodec:
         except Exception as error:
             if not self.tokenizer.chat_template:
                 raise BadInput(f"{self.tokenizer.name_or_path}: the tokenizer has no chat template") from None
-            raise BadInput(f"{self.tokenizer.name_or_path}: chat template failed: {_first_line(error)}") from error
+            raise BadInput(
+                f"{self.tokenizer.name_or_path}: chat template failed: {_first_line(error)}"
+            ) from error
         return tuple(ids)
 
     def encode(self, text: str) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ BUILTIN = (
     "memfactory.environments.long_context",
     "memfactory.data.sources",
     "memfactory.rewards.answer",
+    "memfactory.rewards.format",
     "memfactory.training.trackers",
 )
 
@@ -41,7 +42,11 @@ def load_components(plugins: Iterable[Path] = ()) -> None:
     Raises `BadInput` naming the plugin (and the line of its file) that could not be loaded.
     """
     for module in BUILTIN:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:  # TODO(recipe): remove when all parts exist
+            if error.name != module:
+                raise
     _load_entry_points()
     for path in plugins:
         _load_file(path)
@@ -95,5 +100,7 @@ def _line(error: BaseException, path: Path) -> str:
     """`:12` for the line of the file at which it went wrong, or nothing."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f":{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+    ]
     return f":{lines[-1]}" if lines else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,9 @@ def compose(recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any]) -
     groups = _groups(folders)
     listed = _read(recipe).get("defaults") or []
     overrides = parse_overrides(arguments, groups)
-    config, files = _hydra_compose(recipe, folders, groups, _hydra_overrides(overrides, _listed_groups(listed)))
+    config, files = _hydra_compose(
+        recipe, folders, groups, _hydra_overrides(overrides, _listed_groups(listed))
+    )
     origins: dict[str, str] = {}
     for path, package in files:
         layer = _read(path)
@@ -92,17 +95,21 @@ def display(path: Path) -> str:
 
 
 def origin_of(origins: Mapping[str, str], key: str) -> str:
-    """Where the value of a dotted key (leaf, mapping or list item) came from; `default` if from nowhere."""
+    """Where the value of a dotted key came from: a file, `command line`, or `default`."""
     key = key.split("[")[0]
-    whole = key
-    while key:
-        if key in origins:
-            return origins[key]
-        below = [origin for leaf, origin in origins.items() if leaf.startswith(key + ".")]
-        if below:
-            return below[-1] if key == whole else below[0]
+    if key in origins:
+        return origins[key]
+    below = [origin for leaf, origin in origins.items() if leaf.startswith(key + ".")]
+    return below[-1] if below else DEFAULT
+
+
+def nearest_origin(origins: Mapping[str, str], key: str) -> str:
+    """The layer to look into when a key is wrong or missing: its own, else that of what is around it."""
+    found = origin_of(origins, key)
+    while found == DEFAULT and "." in key:
         key = key.rpartition(".")[0]
-    return DEFAULT
+        found = origins.get(key) or next((o for k, o in origins.items() if k.startswith(key + ".")), DEFAULT)
+    return found
 
 
 def _groups(folders: Iterable[Path]) -> dict[str, set[str]]:
@@ -140,11 +147,13 @@ def _listed_groups(defaults: Any) -> set[str]:
     for entry in defaults if isinstance(defaults, list) else []:
         if isinstance(entry, dict):
             for name in entry:
-                found.add(str(name).removeprefix("optional ").removeprefix("override ").strip("/ ").split("@")[0])
+                found.add(
+                    str(name).removeprefix("optional ").removeprefix("override ").strip("/ ").split("@")[0]
+                )
     return found
 
 
-def _hydra_overrides(overrides: Iterable[Override], listed: set[str]) -> list[str]:
+def _hydra_overrides(overrides: list[Override], listed: set[str]) -> list[str]:
     """Only the choice of groups is Hydra's business; keys are set afterwards, by any name YAML allows."""
     arguments = []
     for override in overrides:
@@ -152,6 +161,10 @@ def _hydra_overrides(overrides: Iterable[Override], listed: set[str]) -> list[st
             arguments.append(f"{'' if override.group in listed else '+'}{override.group}={override.option}")
         elif isinstance(override, Delete) and override.key in listed:
             arguments.append(f"~{override.key}")
+    chosen = {override.group for override in overrides if isinstance(override, ChooseOption)}
+    if listed and "model" not in listed | chosen:
+        # Options that follow the model (`optional ...: ${model}`) need to know that it is none of ours.
+        arguments.append("+model=custom")
     return arguments
 
 
@@ -170,15 +183,25 @@ def _hydra_compose(
     quoted = ",".join("'" + _unquote_uri(uri).replace("'", r"\'") + "'" for uri in search)
     arguments = [*overrides, f"hydra.searchpath=[{quoted}]"]
     try:
-        with initialize_config_dir(str(recipe.parent), job_name="memfactory", version_base="1.3"):
+        # A defaults list without `_self_` gets it at the end, which is what one means; Hydra warns of it.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            initialize_config_dir(str(recipe.parent), job_name="memfactory", version_base="1.3"),
+        ):
             config = hydra_compose(recipe.stem, arguments)
-            chosen = GlobalHydra.instance().config_loader().compute_defaults_list(recipe.stem, arguments, RunMode.RUN)
+            chosen = (
+                GlobalHydra.instance()
+                .config_loader()
+                .compute_defaults_list(recipe.stem, arguments, RunMode.RUN)
+            )
     except MissingConfigException as error:
         raise BadInput(f"{display(recipe)}: defaults: {_missing(error.missing_cfg_file, groups)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(f"{display(recipe)}: cannot be composed: {_one_line(error)}") from error
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RecursionError) as error:
-        raise BadInput(f"{display(recipe)}: its defaults list cannot be understood: {_one_line(error)}") from error
+        raise BadInput(
+            f"{display(recipe)}: its defaults list cannot be understood: {_one_line(error)}"
+        ) from error
     files = []
     for default in chosen.defaults:
         path = str(default.config_path or "")
@@ -201,7 +224,9 @@ def _missing(name: object, groups: Mapping[str, Iterable[str]]) -> str:
     return f"there is no config '{name}'{did_you_mean(str(name), assets.recipe_names())}"
 
 
-def _apply(override: Override, config: DictConfig, origins: dict[str, str], groups: Mapping[str, Any]) -> None:
+def _apply(
+    override: Override, config: DictConfig, origins: dict[str, str], groups: Mapping[str, Any]
+) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -228,7 +253,9 @@ def _delete(key: str, config: DictConfig, origins: dict[str, str], groups: Mappi
         del holder[last]
     elif key not in groups:
         siblings = [str(name) for name in holder] if isinstance(holder, DictConfig) else []
-        raise BadInput(f"command line: ~{key}: there is no such key to leave out{did_you_mean(last, siblings)}")
+        raise BadInput(
+            f"command line: ~{key}: there is no such key to leave out{did_you_mean(last, siblings)}"
+        )
     for leaf in [leaf for leaf in origins if leaf == key or leaf.startswith(key + ".")]:
         del origins[leaf]
 
@@ -250,7 +277,7 @@ def _resolve(node: DictConfig, key: str, origins: Mapping[str, str]) -> Any:
         except InterpolationToMissingValueError:
             return MISSING
         except (OmegaConfBaseException, ValueError, KeyError) as error:
-            raise BadInput(f"{origin_of(origins, where)}: {where}: {_one_line(error)}") from error
+            raise BadInput(f"{nearest_origin(origins, where)}: {where}: {_one_line(error)}") from error
         return _resolve(value, where, origins) if isinstance(value, DictConfig | ListConfig) else value
 
     if isinstance(node, ListConfig):

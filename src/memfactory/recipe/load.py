@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from memfactory.core.errors import BadInput
 from memfactory.recipe.components import find_plugin, load_components
-from memfactory.recipe.layers import DEFAULT, Layers, compose, display, find_recipe, origin_of
+from memfactory.recipe.layers import DEFAULT, Layers, compose, display, find_recipe, nearest_origin, origin_of
 from memfactory.recipe.render import to_yaml
 from memfactory.recipe.schema import RecipeSchema
 from memfactory.recipe.validate import Invalid, Validator, plain
@@ -82,7 +82,20 @@ def load_recipe(
         schema: RecipeSchema = Validator(_below(unread)).dataclass(layers.values, RecipeSchema, "")
     except Invalid as error:
         raise _bad_input(layers.origins, path, error.key, error.problem) from None
-    return Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
+    recipe = Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
+    _check_complete(recipe, command)
+    return recipe
+
+
+def _check_complete(recipe: Recipe, command: Command | None) -> None:
+    """Refuse a recipe that has every key right but nothing to train on, to score or to score with."""
+    schema = recipe.schema
+    if command == "train" and schema.data.train is None:
+        raise recipe.error("data.train", "nothing to train on; choose a data group (data=...)")
+    if command == "eval" and not schema.data.eval:
+        raise recipe.error("data.eval", "no held-out tasks to score; choose a data group (data=...)")
+    if command in ("train", "eval") and schema.stage == "rl" and not schema.reward:
+        raise recipe.error("reward", "no reward to score with; choose a reward group (reward=...)")
 
 
 def _below(prefixes: tuple[str, ...]) -> Callable[[str], bool]:
@@ -106,6 +119,6 @@ def _load_plugins(layers: Layers, path: Path) -> list[str]:
 
 
 def _bad_input(origins: Mapping[str, str], path: Path, key: str, problem: str) -> BadInput:
-    origin = origin_of(origins, key)
+    origin = nearest_origin(origins, key)
     where = display(path) if origin == DEFAULT else origin
     return BadInput(f"{where}: {key}: {problem}" if key else f"{where}: {problem}")

@@ -29,28 +29,17 @@ NotNegative = Annotated[float, Bounds(0)]
 
 
 @dataclass(frozen=True)
-class LoraConfig:
-    """Low-rank adapters instead of full fine-tuning. `target_modules` are names of linear layers."""
-
-    r: AtLeastOne = 16
-    alpha: NotNegative = 32.0
-    dropout: Share = 0.0
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-
-
-@dataclass(frozen=True)
 class ModelConfig:
     """The policy.
 
     `path` is a folder, a hub id, or an alias that ships (`tiny`, `smollm2`). `max_model_len` bounds prompt +
     completion in tokens (null: what the model allows). `chat_template_kwargs` go to the chat template.
+    LoRA, autocast and gradient checkpointing belong to the learner.
     """
 
     path: str
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: AtLeastOne | None = None
-    lora: LoraConfig | None = None
-    gradient_checkpointing: bool = False
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
 
@@ -115,7 +104,9 @@ class DataConfig:
     """Where tasks come from: one source to train on, and named held-out sets."""
 
     train: dict[str, Any] | None = field(default=None, metadata={"component": "data"})
-    eval: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"component": "data", "each": True})
+    eval: dict[str, dict[str, Any]] = field(
+        default_factory=dict, metadata={"component": "data", "each": True}
+    )
 
 
 @dataclass(frozen=True)

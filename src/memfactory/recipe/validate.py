@@ -119,8 +119,8 @@ class Validator:
         given = {k: v for k, v in value.items() if k != "type"}
         known = [field.name for field in dataclasses.fields(component.config) if field.init]
         for unknown in (k for k in given if k not in known):
-            problem = f"unknown key for {kind} '{name}'{_suggest(unknown, [*known, *extra])}"
-            raise Invalid(join(key, unknown), problem)
+            hint = _suggest(unknown, [*known, *extra, "type"])
+            raise Invalid(join(key, unknown), f"unknown key for {kind} '{name}'{hint}")
         fields = self.fields(given, component.config, key)
         _construct(component.config, fields, key)
         return {"type": name, **fields}
@@ -238,7 +238,7 @@ def _literal(value: Any, options: Sequence[Any], key: str) -> Any:
         if option == value and type(option) is type(value):
             return option
     known = ", ".join(str(option) for option in options)
-    nearest = did_you_mean(str(value), [str(option) for option in options])
+    nearest = _nearest(str(value), [str(option) for option in options])
     raise Invalid(key, f"expected one of {known}, got {_show(value)}{nearest}")
 
 
@@ -273,7 +273,13 @@ def _default_value(field: dataclasses.Field[Any]) -> Any:
 
 
 def _suggest(name: object, known: Sequence[str]) -> str:
-    return did_you_mean(str(name), known) or f"; known: {', '.join(known) or 'none'}"
+    return _nearest(str(name), known) or f"; known: {', '.join(known) or 'none'}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """Like `did_you_mean`, but what the word begins, such as ppo_clip for ppo, comes first."""
+    begun = [name for name in known if word and name.startswith(word)]
+    return did_you_mean(begun[0], begun) if begun else did_you_mean(word, known)
 
 
 def _name(key: Any, where: str) -> str:

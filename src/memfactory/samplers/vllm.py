@@ -62,6 +62,7 @@ class VllmSampler:
         max_model_len: int,
         dtype: str = "float32",
         seed: int = 0,
+        trust_remote_code: bool = False,
     ) -> None:
         """Start the engine (about 10 s on a CPU).
 
@@ -77,6 +78,7 @@ class VllmSampler:
             "dtype": dtype,
             "max_model_len": max_model_len,
             "seed": seed,
+            "trust_remote_code": trust_remote_code,
             "max_num_seqs": max_num_seqs,
             "enable_prefix_caching": prefix_caching,
             "tensor_parallel_size": tensor_parallel_size,

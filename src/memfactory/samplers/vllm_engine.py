@@ -82,7 +82,9 @@ class VllmEngine:
             extra_args={"draw": (request.params, request.seed)},
         )
         try:
-            self._llm.llm_engine.add_request(str(number), {"prompt_token_ids": list(request.prompt_ids)}, params)
+            self._llm.llm_engine.add_request(
+                str(number), {"prompt_token_ids": list(request.prompt_ids)}, params
+            )
         except ValueError as error:
             raise TaskError(f"{request.label or 'request'}: {_reason(error)}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class RolloutSource:
         collector: Collector,
         sampler: Sampler,
         order: TaskOrder,
-        parity_prompts: Callable[[], Sequence[Sequence[int]]],
+        parity_prompts: Sequence[Sequence[int]],
         evaluate: Callable[[str], Mapping[str, SetResult]],
     ) -> None:
         self.settings = settings
@@ -86,8 +87,14 @@ class RolloutSource:
 
     def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
         """Load the learner's weights into the sampler; raise `ParityError` when they disagree after."""
-        return sync_and_check(
-            self.sampler, learner, self.parity_prompts(), self.settings.parity_threshold, version
+        return asyncio.run(
+            sync_and_check(
+                self.sampler,
+                learner,
+                self.parity_prompts,
+                version=version,
+                threshold=self.settings.parity_threshold,
+            )
         )
 
     def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:

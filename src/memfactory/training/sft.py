@@ -33,6 +33,7 @@ class TraceSource:
         eos_id: int,
         rows_per_step: int,
         max_model_len: int,
+        template: Mapping[str, Any],
     ) -> None:
         self.traces = traces
         self.held_out = held_out
@@ -41,6 +42,7 @@ class TraceSource:
         self.eos_id = eos_id
         self.rows_per_step = rows_per_step
         self.max_model_len = max_model_len
+        self.template = template
 
     def rows(self, step: int, position: int) -> Batch:
         """Rows of the `rows_per_step` traces at `position`."""
@@ -72,7 +74,7 @@ class TraceSource:
         return {"sets": sets}
 
     def _row(self, trace: Trace, number: int) -> Row:
-        prompt = self.codec.render(trace.messages)
+        prompt = self.codec.render(trace.messages, **self.template)
         completion = (*self.codec.encode(trace.completion), self.eos_id)
         if len(prompt) + len(completion) > self.max_model_len:
             raise BadInput(

@@ -90,14 +90,16 @@ class Trainer:
     view: View
     track: Callable[[Mapping[str, Any]], None] = lambda record: None
     state: TrainState = field(default_factory=TrainState)
+    started: float = field(default_factory=time.monotonic)
+    """When the program's work on this run began, by time.monotonic()."""
 
     def train(self) -> int:
         """Train to the end, or to the first signal. Returns the exit code (0, 130 or 143)."""
         self._resume()
-        started, before = time.monotonic(), self.state.seconds
+        before = self.state.seconds
 
         def elapsed() -> float:
-            return before + time.monotonic() - started
+            return before + time.monotonic() - self.started
 
         with StopRequest() as stop:
             self.source.sync(self.learner, self.state.step)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from memfactory.core.files import disk_errors
+
 _SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -30,6 +35,7 @@ class TrainingView:
         self._task: TaskID | None = None
         self._steps = 0
         self._last_line = 0.0
+        self._log: Path | None = None
 
     def __enter__(self) -> TrainingView:
         return self
@@ -69,8 +75,31 @@ class TrainingView:
             self._close()
 
     def say(self, line: str) -> None:
-        """Print one line above the bar."""
+        """Print one line above the bar, and note it in the log."""
         self.console.print(line, highlight=False, markup=False)
+        self._note(line)
+
+    def log_to(self, path: Path) -> None:
+        """From now on append lines with their time to a log file."""
+        self._log = path
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """While `total` things are done, show how many are; yields what to call for each."""
+        if not self.console.is_terminal:
+            self.say(what)
+            yield lambda: None
+            return
+        columns = (TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
+        self._note(what)
+
+    def _note(self, line: str) -> None:
+        if self._log is not None:
+            with disk_errors(self._log), open(self._log, "a", encoding="utf-8") as file:
+                file.write(f"{datetime.now().isoformat(timespec='seconds')} {line}\n")
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -9,7 +9,11 @@ from memfactory.learners.scoring import TokenScorer
 
 from .models import plain_logprobs, random_model, random_rows
 
-SCALED = {"gemma2": {"final_logit_softcapping": 3.0}, "granite": {"logits_scaling": 4.0}, "cohere": {"logit_scale": 0.3}}
+SCALED = {
+    "gemma2": {"final_logit_softcapping": 3.0},
+    "granite": {"logits_scaling": 4.0},
+    "cohere": {"logit_scale": 0.3},
+}
 
 
 @pytest.mark.parametrize("chunk", [2**24, 300])
@@ -35,7 +39,9 @@ def test_scores_and_gradients_are_those_of_the_model(kind, chunk):
     row = rows[0]
     ids = torch.tensor([row.prompt_ids + row.completion_ids])
     distribution = torch.distributions.Categorical(logits=model(ids).logits[0, len(row.prompt_ids) - 1 : -1])
-    torch.testing.assert_close(entropy[: len(row.completion_ids)], distribution.entropy(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        entropy[: len(row.completion_ids)], distribution.entropy(), atol=1e-4, rtol=1e-4
+    )
     assert not entropy.requires_grad and (logp[~batch.mask] == 0).all()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Task
-from memfactory.data.files import Record, require_answers, require_text
+from memfactory.data.files import Record, require, require_answers, require_text
 from memfactory.data.tasks import FileConfig, Parse, load
 
 _QUESTION = ("question", "input")
@@ -62,16 +63,13 @@ def make_parse(
         text = text_field or _present(record, _TEXT)
         gold = answers_field or _present(record, _ANSWERS)
         known = {question, text, gold, id_field, "meta"}
-        answers: tuple[str, ...] = ()
-        if answers_required or record.get(gold) not in (None, [], ""):
-            answers = require_answers(record, gold, where)
         meta = record.get("meta")
         extra = {key: value for key, value in record.items() if key not in known}
         return Task(
             id=str(record.get(id_field, default_id)),
             question=require_text(record, question, where),
             evidence=require_text(record, text, where, empty=True),
-            answers=answers,
+            answers=require_answers(record, gold, where) if answers_required or _holds(record, gold) else (),
             meta={**extra, **meta} if isinstance(meta, dict) else extra,
         )
 
@@ -81,3 +79,11 @@ def make_parse(
 def _present(record: Record, names: Sequence[str]) -> str:
     """The first of the names that the record has, else the first."""
     return next((name for name in names if name in record), names[0])
+
+
+def _holds(record: Record, key: str) -> bool:
+    """Whether a field is there and has something in it."""
+    try:
+        return require(record, key, "") not in (None, [], "")
+    except BadInput:
+        return False

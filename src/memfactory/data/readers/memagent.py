@@ -36,12 +36,14 @@ def hotpotqa_long(
 
 def parse_memagent(record: Record, where: str, default_id: str) -> Task:
     """A row of MemAgent's tables. Raises `BadInput` naming place and column."""
+    question = require_text(record, "extra_info.question", where)
+    extra = record["extra_info"]
     return Task(
-        id=default_id,
-        question=require_text(record, "extra_info.question", where),
+        id=str(extra.get("id") or default_id),
+        question=question,
         evidence=require_text(record, "context", where, empty=True),
         answers=require_answers(record, "reward_model.ground_truth", where),
-        meta={"source": str(record.get("data_source", "memagent"))},
+        meta={key: value for key, value in extra.items() if key not in ("id", "question")},
     )
 
 

@@ -73,11 +73,9 @@ def make_trace(
     rng = random.Random(f"traces|{seed}|{phase}|{index}")
     if phase == "pairs":
         facts = [draw_fact(rng, name, "train", values) for name in rng.sample(NAMES[:names], rng.randint(*pairs))]
-        if rng.random() < echo:
-            first, second = rng.sample([word for fact in facts for word in (fact.name, fact.value)], 2)
-            return _row("recite", f"{first} {second}", " ".join([first, second] * (recitals or len(facts))))
         shown = " ".join(f"{fact.name} {fact.value}" for fact in facts)
-        said = " ".join(f"{fact.name} {fact.value}" for fact in rng.choices(facts, k=recitals or len(facts)))
+        shape = "{0.name} {0.value} {0.name}" if rng.random() < echo else "{0.name} {0.value}"
+        said = " ".join(shape.format(fact) for fact in rng.choices(facts, k=recitals or len(facts)))
         return _row("recite", shown, said)
     scene = _Scene(rng, names, values, section_tokens, facts_per_section, two_fact_share)
     module = "recite"

@@ -1,0 +1,166 @@
+"""`memfactory train`, `eval` and `infer`: compose the recipe, then show it, plan it, or run it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from memfactory.core.errors import BadInput
+from memfactory.inference.options import InferOptions
+
+if TYPE_CHECKING:
+    from memfactory.recipe.load import Recipe
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that ships (see: recipes).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE | GROUP=OPTION | ~KEY]...", help="Changes, e.g. trainer.steps=2 model=smollm2."
+    ),
+]
+OutputDir = Annotated[
+    Path | None, typer.Option("--output-dir", "-o", help="The run folder (default: the recipe's output_dir).")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything and print the plan; start nothing.")
+]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Print the resolved recipe and where each value came from.")
+]
+
+
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output_dir: OutputDir = None,
+    dry_run: DryRun = False,
+    print_config: PrintConfig = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over: delete what an earlier run left in the run folder.")
+    ] = False,
+) -> int:
+    """Train the policy of a recipe. The same command resumes a run that was stopped."""
+
+    def start(composed: Recipe) -> int:
+        from rich.console import Console
+
+        from memfactory.commands.train import train as run
+
+        return run(composed, Console(), fresh=fresh)
+
+    return _run("train", recipe, overrides, output_dir, dry_run, print_config, start)
+
+
+def evaluate(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output_dir: OutputDir = None,
+    dry_run: DryRun = False,
+    print_config: PrintConfig = False,
+) -> int:
+    """Score the policy of a recipe on its held-out tasks."""
+
+    def start(composed: Recipe) -> int:
+        from rich.console import Console
+
+        from memfactory.commands.evaluate import evaluate as run
+
+        return run(composed, Console())
+
+    return _run("eval", recipe, overrides, output_dir, dry_run, print_config, start)
+
+
+def infer(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    input: Annotated[  # noqa: A002 (the option's name)
+        str | None,
+        typer.Option("--input", "-i", metavar="FILE", help="The text to read; - is standard input."),
+    ] = None,
+    question: Annotated[
+        list[str] | None, typer.Option("--question", "-q", help="A question about the text; may be repeated.")
+    ] = None,
+    tasks: Annotated[
+        Path | None,
+        typer.Option("--tasks", metavar="FILE.jsonl", help="Tasks instead of --input, one a line."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE.jsonl", help="Write the results here, one a line."),
+    ] = None,
+    show_memory: Annotated[
+        bool, typer.Option("--show-memory", help="Print the memory after every block.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    output_dir: OutputDir = None,
+    dry_run: DryRun = False,
+    print_config: PrintConfig = False,
+) -> int:
+    """Read a text and answer questions about it, or do every task of a file."""
+    asked = InferOptions(
+        input=input,
+        questions=tuple(question or ()),
+        tasks=tasks,
+        output=output,
+        show_memory=show_memory,
+        json=json,
+    )
+    if not print_config:
+        _check(asked)
+
+    def start(composed: Recipe) -> int:
+        from rich.console import Console
+
+        from memfactory.commands.infer import infer as run
+
+        return run(composed, asked, Console(), Console(stderr=True))
+
+    return _run("infer", recipe, overrides, output_dir, dry_run, print_config, start)
+
+
+def _check(asked: InferOptions) -> None:
+    if asked.tasks is not None:
+        if asked.input is not None or asked.questions:
+            raise BadInput("--tasks brings its own texts and questions; leave --input and --question out")
+        if not asked.tasks.is_file():
+            raise BadInput(f"{asked.tasks}: no such file; --tasks takes a JSON Lines file of tasks")
+        return
+    if asked.input is None:
+        raise BadInput("nothing to read: give --input FILE (or -) with --question, or --tasks FILE.jsonl")
+    if not asked.questions:
+        raise BadInput("nothing to answer: give --question '...'")
+    if asked.input != "-" and not Path(asked.input).is_file():
+        raise BadInput(f"{asked.input}: no such file; --input takes a text file, or - for standard input")
+
+
+def _run(
+    command: Literal["train", "eval", "infer"],
+    name: str,
+    overrides: list[str] | None,
+    output_dir: Path | None,
+    dry_run: bool,
+    print_config: bool,
+    start: Callable[[Recipe], int],
+) -> int:
+    from memfactory.recipe.load import load_recipe
+
+    # A recipe that still lacks a value can be looked at, not run.
+    needed = None if print_config else command
+    composed = load_recipe(name, overrides or (), command=needed, output_dir=output_dir)
+    if print_config:
+        sys.stdout.write(composed.annotated_yaml())
+        return 0
+    if dry_run:
+        from rich.console import Console
+
+        from memfactory.commands.plan import plan
+
+        Console().print(plan(composed, command))
+        return 0
+    return start(composed)

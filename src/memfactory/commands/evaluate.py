@@ -1,0 +1,57 @@
+"""`memfactory eval`: score the recipe's policy on its held-out sets."""
+
+from __future__ import annotations
+
+import hashlib
+
+from rich.console import Console
+
+from memfactory.commands.graph import make_collector, open_environment, open_policy, open_sampler
+from memfactory.core.versions import package_versions
+from memfactory.evaluation.report import results_table, write_results
+from memfactory.evaluation.runner import SetResult, evaluate_set
+from memfactory.recipe.build import build_agent
+from memfactory.recipe.load import Recipe
+from memfactory.training.view import TrainingView
+
+
+def evaluate(recipe: Recipe, console: Console) -> int:
+    """Run the agent on every `data.eval` set; print a table, write `eval/<hash of the recipe>.json`.
+
+    The file's name changes with the recipe, so results of another recipe are never overwritten.
+    """
+    schema = recipe.schema
+    if not schema.data.eval:
+        raise recipe.error("data.eval", "there is nothing to evaluate on; name at least one set")
+    environment = open_environment(recipe, train=False, evaluate=True)
+    policy = open_policy(recipe)
+    sampler = open_sampler(recipe, policy)
+    results: dict[str, SetResult] = {}
+    try:
+        collector = make_collector(
+            recipe, policy, sampler, build_agent(recipe), environment, training=False
+        )
+        with TrainingView(console) as view:
+            for name, tasks in environment.eval_tasks.items():
+                total = len(tasks) * schema.evaluation.repeats
+                with view.counting(f"evaluating {name}", total) as count:
+                    results[name] = evaluate_set(
+                        collector,
+                        name,
+                        tasks,
+                        repeats=schema.evaluation.repeats,
+                        phase=f"eval-{name}",
+                        on_done=lambda rollout: count(),
+                    )
+    finally:
+        sampler.close()
+    console.print(results_table(results, schema.model.path))
+    digest = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()[:8]
+    path = recipe.output_dir / "eval" / f"{digest}.json"
+    write_results(path, results, recipe.plain, package_versions())
+    console.print(f"predictions: {path}", highlight=False, soft_wrap=True)
+    first_error = next((p.error for r in results.values() for p in r.predictions if p.error), None)
+    if first_error:
+        failed = sum(result.errors for result in results.values())
+        console.print(f"warning: {failed} rollouts failed and score 0; first: {first_error}", highlight=False)
+    return 0

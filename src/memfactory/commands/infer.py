@@ -1,0 +1,132 @@
+"""`memfactory infer`: let the recipe's agent answer questions about a text, or do a file of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from memfactory.commands.graph import make_collector, open_policy, open_sampler
+from memfactory.core.errors import BadInput, ServiceError
+from memfactory.core.files import disk_errors
+from memfactory.core.types import Rollout, Task
+from memfactory.inference.options import InferOptions
+from memfactory.inference.reading import (
+    done_ids,
+    question_tasks,
+    read_text,
+    result_of,
+    unique_ids,
+    write_result,
+)
+from memfactory.recipe.build import build_agent, build_tasks
+from memfactory.recipe.load import Recipe
+from memfactory.rollouts.collect import Collector
+
+
+def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Console) -> int:
+    """Answer; results go to `console` (standard output), progress to `errors` (standard error).
+
+    Returns 0, or 1 when a task could not be done.
+    """
+    tasks = _tasks(options)
+    if options.output is not None:
+        done = done_ids(options.output)
+        if done:
+            errors.print(f"{options.output}: {len(done)} answers are there already, going on", highlight=False)
+        tasks = [task for task in tasks if task.id not in done]
+    if not tasks:
+        errors.print("nothing left to do", highlight=False)
+        return 0
+    policy = open_policy(recipe)
+    sampler = open_sampler(recipe, policy)
+    try:
+        collector = make_collector(recipe, policy, sampler, build_agent(recipe), None, training=False)
+        rollouts = _run(collector, tasks, options, errors)
+    finally:
+        sampler.close()
+    if options.output is None:
+        _print(rollouts, options, console, errors)
+    failed = [rollout for rollout in rollouts if rollout.error is not None]
+    if failed and options.output is not None:
+        errors.print(f"{len(failed)} of {len(rollouts)} tasks failed; first: {failed[0].error}", highlight=False)
+    return 1 if failed else 0
+
+
+def _tasks(options: InferOptions) -> list[Task]:
+    if (options.input is None) == (options.tasks is None):
+        raise BadInput("give either --input FILE with --question, or --tasks FILE.jsonl")
+    if options.tasks is not None:
+        if options.questions:
+            raise BadInput("--question goes with --input; the tasks of --tasks bring their own")
+        tasks: list[Task] = list(build_tasks({"type": "jsonl", "path": str(options.tasks), "require_answers": False}))
+        unique_ids(tasks, str(options.tasks))
+        return tasks
+    assert options.input is not None
+    if not options.questions:
+        raise BadInput("--input needs at least one --question")
+    name = "input" if options.input == "-" else Path(options.input).name
+    return question_tasks(read_text(options.input), options.questions, name)
+
+
+def _run(collector: Collector, tasks: list[Task], options: InferOptions, errors: Console) -> list[Rollout]:
+    """All tasks at once (bounded by the collector); one bar counts blocks over all of them."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+    gate = asyncio.Semaphore(collector.concurrency or len(tasks))
+    output = options.output
+
+    async def one(task: Task, file: Any) -> Rollout:
+        watched = bar.add_task("reading blocks", total=None)
+
+        def progress(done: int, total: int, memory: str | None) -> None:
+            bar.update(watched, total=total, completed=done)
+            if len(tasks) == 1 and not errors.is_terminal and done and (done == total or done % 5 == 0):
+                errors.print(f"block {done}/{total}", highlight=False)
+
+        async with gate:
+            rollout = await collector.rollout(task, 0, "infer", progress)
+        if len(tasks) > 20:
+            bar.remove_task(watched)
+        if file is not None and output is not None and rollout.error is None:
+            write_result(file, result_of(rollout, memories=options.show_memory), output)
+        return rollout
+
+    async def all_of_them() -> list[Rollout]:
+        opened = nullcontext() if output is None else open(output, "a", encoding="utf-8")
+        with opened as file:
+            return list(await asyncio.gather(*(one(task, file) for task in tasks)))
+
+    with disk_errors(output or Path(".")), bar:
+        return asyncio.run(all_of_them())
+
+
+def _print(rollouts: list[Rollout], options: InferOptions, console: Console, errors: Console) -> None:
+    results = [result_of(rollout, memories=options.show_memory) for rollout in rollouts]
+    if options.json:
+        value: Any = results[0] if len(results) == 1 else results
+        console.file.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+        return
+    for result in results:
+        if len(results) > 1:
+            console.print(f"Q: {result['question']}", highlight=False, markup=False, soft_wrap=True)
+        if result["error"] is not None:
+            if len(results) == 1:
+                raise ServiceError(result["error"])
+            errors.print(f"error: {result['error']}", highlight=False, markup=False)
+            continue
+        for number, memory in enumerate(result.get("memories", ()), start=1):
+            console.print(f"[memory after block {number}]\n{memory}\n", highlight=False, markup=False, soft_wrap=True)
+        console.print(result["answer"] or "(no answer)", highlight=False, markup=False, soft_wrap=True)

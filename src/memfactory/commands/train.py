@@ -1,0 +1,226 @@
+"""`memfactory train`: build what the recipe asks for, train or go on training, show what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from memfactory.algorithms.objective import Objective
+from memfactory.commands.graph import (
+    make_collector,
+    open_environment,
+    open_learner,
+    open_policy,
+    open_sampler,
+    parity_prompts,
+)
+from memfactory.core.errors import BadInput
+from memfactory.core.files import write_text
+from memfactory.core.seeding import derive_seed, seed_everything
+from memfactory.data.sampling import TaskOrder
+from memfactory.data.traces import Trace
+from memfactory.evaluation.runner import SetResult, evaluate_set
+from memfactory.learners.base import Learner
+from memfactory.recipe.build import build_agent, build_component, build_tasks
+from memfactory.recipe.load import Recipe
+from memfactory.training.rl import GroupSettings, RolloutSource
+from memfactory.training.run_folder import RunFolder
+from memfactory.training.sft import SFT_OBJECTIVE, TraceSource
+from memfactory.training.summary import summarise, write_summary
+from memfactory.training.trainer import RowSource, Schedule, Trainer
+from memfactory.training.view import TrainingView
+
+#: Keys that may change between two starts of one run: they do not change what is learned.
+_FREE_KEYS = (
+    "name",
+    "output_dir",
+    "plugins",
+    "tracker",
+    "trainer.save_every",
+    "trainer.keep_last",
+    "trainer.log_rollouts",
+)
+
+
+def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
+    """Train to the end and print the summary; returns the exit code.
+
+    A run folder with the same recipe is gone on with; a finished one is only shown. Raises `BadInput`
+    when the folder holds another recipe's run (unless `fresh`: then its results are deleted first).
+    """
+    started = time.monotonic()
+    run = RunFolder(recipe.output_dir)
+    if not fresh:
+        _require_same_recipe(run, recipe)
+        summary_path = run.path / "summary.json"
+        if summary_path.exists() and run.final_path.exists():
+            console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False)
+            write_summary(run, json.loads(summary_path.read_text(encoding="utf-8")), console)
+            return 0
+    seed_everything(derive_seed(recipe.schema.seed, "train"))
+    with TrainingView(console) as view:
+        view.say("loading model, data and engine")
+        source, learner, objective = _rl(recipe, view) if recipe.schema.stage == "rl" else _sft(recipe)
+        run.acquire()
+        try:
+            if fresh:
+                run.clear()
+            write_text(run.recipe_path, recipe.to_yaml())
+            view.log_to(run.path / "log.txt")
+            trainer = _trainer(recipe, source, learner, objective, run, view, started)
+            code = trainer.train()
+            if code == 0:
+                metric = "exact_match" if recipe.schema.stage == "rl" else "nll"
+                seconds = trainer.state.seconds
+                summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
+                write_summary(run, summary, console)
+                console.print(f"trained policy: {run.final_path}", highlight=False, soft_wrap=True)
+            return code
+        finally:
+            run.release()
+
+
+def _trainer(
+    recipe: Recipe,
+    source: RowSource,
+    learner: Learner,
+    objective: Objective,
+    run: RunFolder,
+    view: TrainingView,
+    started: float,
+) -> Trainer:
+    settings = recipe.schema.trainer
+    return Trainer(
+        source=source,
+        learner=learner,
+        objective=objective,
+        schedule=Schedule(
+            steps=settings.steps,
+            save_every=settings.save_every,
+            keep_last=settings.keep_last,
+            eval_every=settings.eval_every,
+            eval_before=settings.eval_before,
+            eval_after=settings.eval_after,
+        ),
+        run=run,
+        view=view,
+        track=build_component("tracker", recipe.schema.tracker, run_folder=run.path).log,
+        started=started,
+    )
+
+
+def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objective]:
+    """Environment, agent, sampler and learner of `stage: rl`."""
+    schema, algorithm = recipe.schema, recipe.schema.algorithm
+    wants_eval = schema.trainer.eval_before or schema.trainer.eval_after or schema.trainer.eval_every > 0
+    environment = open_environment(recipe, train=True, evaluate=wants_eval)
+    policy = open_policy(recipe)
+    agent = build_agent(recipe)
+    learner = open_learner(recipe, policy)
+    sampler = open_sampler(recipe, policy)
+    collector = make_collector(recipe, policy, sampler, agent, environment, training=True)
+    evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False)
+
+    def evaluate(label: str) -> Mapping[str, SetResult]:
+        results = {}
+        for name, tasks in environment.eval_tasks.items():
+            with view.counting(f"evaluating {label}: {name}", len(tasks) * schema.evaluation.repeats) as count:
+                results[name] = evaluate_set(
+                    evaluator,
+                    name,
+                    tasks,
+                    repeats=schema.evaluation.repeats,
+                    phase=f"eval-{name}",
+                    on_done=lambda rollout: count(),
+                )
+        return results
+
+    source = RolloutSource(
+        GroupSettings(
+            tasks_per_step=schema.trainer.tasks_per_step,
+            group_size=algorithm.group_size,
+            advantages=algorithm.advantages,
+            drop_zero_variance=algorithm.drop_zero_variance,
+            dynamic_sampling=algorithm.dynamic_sampling,
+            log_rollouts=schema.trainer.log_rollouts,
+            parity_threshold=schema.trainer.parity_threshold,
+        ),
+        environment,
+        collector,
+        sampler,
+        TaskOrder(len(environment.train_tasks), derive_seed(schema.seed, "tasks")),
+        parity_prompts(policy, recipe),
+        evaluate,
+    )
+    objective = Objective(
+        kind=algorithm.loss,
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+        kl_coef=algorithm.kl_coef,
+        denominator=algorithm.denominator,
+        constant_length=algorithm.constant_length,
+        tis_cap=algorithm.tis_cap,
+        epochs=algorithm.epochs,
+        minibatches=algorithm.minibatches,
+    )
+    return source, learner, objective
+
+
+def _sft(recipe: Recipe) -> tuple[RowSource, Learner, Objective]:
+    """Traces and learner of `stage: sft`; nobody samples."""
+    schema = recipe.schema
+    traces = _traces(recipe, "data.train", schema.data.train)
+    held_out = {name: _traces(recipe, f"data.eval.{name}", fields) for name, fields in schema.data.eval.items()}
+    policy = open_policy(recipe)
+    source = TraceSource(
+        traces,
+        held_out,
+        TaskOrder(len(traces), derive_seed(schema.seed, "traces")),
+        policy.codec,
+        policy.codec.tokenizer.eos_token_id,
+        schema.trainer.tasks_per_step,
+        policy.max_model_len,
+        schema.model.chat_template_kwargs,
+    )
+    return source, open_learner(recipe, policy), SFT_OBJECTIVE
+
+
+def _traces(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Sequence[Trace]:
+    if fields is None:
+        raise recipe.error(key, "nothing to learn from; choose a data group with traces")
+    traces: Sequence[Trace] = build_tasks(fields, prompts=recipe.schema.prompts)
+    if not len(traces):
+        raise recipe.error(key, "there are no traces in it")
+    if not isinstance(traces[0], Trace):
+        raise recipe.error(key, f"data '{fields['type']}' holds tasks; stage 'sft' needs traces")
+    return traces
+
+
+def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
+    """Raise `BadInput` naming the first key in which the run folder's recipe differs from this one."""
+    if not run.recipe_path.exists():
+        if run.path.is_dir() and any(path.name != ".lock" for path in run.path.iterdir()):
+            raise BadInput(f"{run.path}: holds files but no recipe.yaml; choose another --output-dir")
+        return
+    old = _leaves(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
+    new = _leaves(yaml.safe_load(recipe.to_yaml()))
+    for key in [*new, *old]:
+        if old.get(key) != new.get(key) and not any(key == k or key.startswith(k + ".") for k in _FREE_KEYS):
+            raise BadInput(
+                f"{run.path}: this run was started with {key}={old.get(key)}, the recipe now says "
+                f"{new.get(key)}; choose another --output-dir, or --fresh to delete it and start over"
+            )
+
+
+def _leaves(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        leaves: dict[str, Any] = {}
+        for name, inner in value.items():
+            leaves.update(_leaves(inner, f"{key}.{name}" if key else str(name)))
+        return leaves
+    return {key: value}

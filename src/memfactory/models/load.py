@@ -1,0 +1,72 @@
+"""Models and tokenizers from a checked local folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memfactory.core.compat import prepare_imports
+from memfactory.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def load_policy(
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    attn: str = "sdpa",
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """The causal language model of a folder, in evaluation mode.
+
+    `dtype` is a torch dtype's name; `device` None takes the GPU if there is one; `attn` is a transformers
+    attention implementation; `trust_remote_code` runs code that the folder brings. Raises `BadInput`
+    when the folder holds no model that transformers can load.
+    """
+    prepare_imports()
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise BadInput(f"unknown dtype '{dtype}'; use float32 or bfloat16")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=kind,
+            attn_implementation=attn,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except Exception as error:  # transformers raises whatever its loaders raise
+        raise BadInput(f"{folder}: cannot load the model: {_first_line(error)}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    # What a model folder recommends for sampling is never used: parameters are explicit.
+    return model.to(place).eval()
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a folder. Raises `BadInput` when there is none that transformers can load."""
+    prepare_imports()
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        raise BadInput(f"{folder}: cannot load the tokenizer: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300]

@@ -1,0 +1,140 @@
+"""From samplers to what agents see: one chat model for each role, recording the calls of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from memfactory.core.chat import ChatModel
+from memfactory.core.errors import BadInput, TaskError, did_you_mean
+from memfactory.core.seeding import derive_seed
+from memfactory.core.types import Call, Message, SamplingParams, SamplingRequest
+from memfactory.models.text import Codec
+from memfactory.samplers.base import Sampler
+
+
+class SampledModel:
+    """A role in one rollout: renders chats, samples, and appends each finished call to `calls`.
+
+    A call's seed depends on `seed_parts` (run seed, phase and step, task id, rollout index), the role,
+    and how many calls the role began before in this rollout: never on what runs beside it.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        sampler: Sampler,
+        codec: Codec,
+        params: SamplingParams,
+        calls: list[Call],
+        seed_parts: Sequence[object],
+        trainable: bool = False,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`template` are options for the chat template; calls are trained on only if `trainable`.
+
+        `params.max_tokens` is not used: each chat says how long its reply may be.
+        """
+        self.role = role
+        self.sampler = sampler
+        self.codec = codec
+        self.params = params
+        self.calls = calls
+        self.seed_parts = tuple(seed_parts)
+        self.trainable = trainable
+        self.template = dict(template or {})
+        self._begun = 0
+
+    async def chat(self, messages: Sequence[Message], *, module: str, max_tokens: int) -> Call:
+        """Ask once; see `ChatModel.chat`.
+
+        Raises `TaskError`, naming the numbers, when prompt and completion do not fit the context.
+        """
+        ordinal = self._begun
+        self._begun += 1
+        prompt_ids = self.codec.render(messages, **self.template)
+        wanted, limit = len(prompt_ids) + max_tokens, self.sampler.max_model_len
+        if wanted > limit:
+            raise TaskError(
+                f"module '{module}': prompt of {len(prompt_ids)} tokens + max_tokens {max_tokens} = {wanted} "
+                f"exceeds the context of {limit} tokens of role '{self.role}'"
+            )
+        request = SamplingRequest(
+            prompt_ids=prompt_ids,
+            params=replace(self.params, max_tokens=max_tokens),
+            seed=derive_seed(*self.seed_parts, self.role, ordinal),
+            messages=tuple(messages),
+            label=f"module '{module}', call {ordinal}",
+        )
+        completion = await self.sampler.sample(request)
+        text = completion.text if completion.text is not None else self.codec.decode(completion.token_ids)
+        call = Call(
+            module=module,
+            role=self.role,
+            prompt_ids=prompt_ids,
+            completion_ids=completion.token_ids,
+            logprobs=completion.logprobs,
+            text=text,
+            finish_reason=completion.finish_reason,
+            policy_version=completion.policy_version,
+            # Without a log-probability for each token there is nothing to train on.
+            trainable=self.trainable and 0 < len(completion.token_ids) == len(completion.logprobs),
+            prompt_text="\n\n".join(m.content for m in messages),
+        )
+        self.calls.append(call)
+        return call
+
+    def fork(self, calls: list[Call], *seed_parts: object) -> SampledModel:
+        """The same role in a branch of the rollout: `calls` is its copy, `seed_parts` tell branches apart."""
+        branch = SampledModel(
+            self.role,
+            self.sampler,
+            self.codec,
+            self.params,
+            calls,
+            (*self.seed_parts, *seed_parts),
+            self.trainable,
+            self.template,
+        )
+        branch._begun = self._begun
+        return branch
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text."""
+        return self.codec.count(text)
+
+    def split_text(self, text: str, block_tokens: int) -> list[str]:
+        """Blocks of at most `block_tokens` tokens; joined they are the text."""
+        return self.codec.split(text, block_tokens)
+
+    def truncate_text(self, text: str, max_tokens: int) -> str:
+        """The longest prefix of at most `max_tokens` tokens."""
+        return self.codec.truncate(text, max_tokens)
+
+
+class RolloutModels:
+    """The roles of one rollout; implements `core.chat.Models`."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ChatModel],
+        progress: Callable[[int, int, str | None], None] | None = None,
+    ) -> None:
+        self._models = dict(models)
+        self._progress = progress
+
+    def __getitem__(self, role: str) -> ChatModel:
+        """The model that plays `role`. Raises `BadInput` naming the roles there are."""
+        found = self._models.get(role)
+        if found is None:
+            known = ", ".join(self._models) or "none"
+            raise BadInput(
+                f"no model plays the role '{role}'; roles: {known}{did_you_mean(role, self._models)}"
+            )
+        return found
+
+    def report(self, done: int, total: int, memory: str | None = None) -> None:
+        """Pass progress on to whoever watches."""
+        if self._progress is not None:
+            self._progress(done, total, memory)

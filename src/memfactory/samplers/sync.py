@@ -1,0 +1,95 @@
+"""Weights from learner to sampler, and the proof that both now hold the same model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from memfactory.core.errors import BadInput, ParityError
+from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
+from memfactory.learners.base import Learner
+from memfactory.samplers.base import Sampler
+
+#: Tokens drawn per prompt for the check.
+CHECK_TOKENS = 8
+
+
+def sync_and_check(
+    sampler: Sampler,
+    learner: Learner,
+    prompts: Sequence[Sequence[int]],
+    threshold: float,
+    version: int,
+    tokens: int = CHECK_TOKENS,
+) -> dict[str, float]:
+    """Load the learner's weights into the sampler as `version`, then compare log-probabilities.
+
+    Call it outside of any event loop, while the sampler is idle. Returns `sync/seconds`, and the metrics
+    of `check_parity`. Raises `ParityError` over `threshold`.
+    """
+    start = time.perf_counter()
+    sampler.load_weights(learner.named_weights(), version)
+    seconds = time.perf_counter() - start
+    return {
+        "sync/seconds": seconds,
+        **check_parity(sampler, learner, prompts, threshold, tokens),
+    }
+
+
+def check_parity(
+    sampler: Sampler,
+    learner: Learner,
+    prompts: Sequence[Sequence[int]],
+    threshold: float,
+    tokens: int = CHECK_TOKENS,
+) -> dict[str, float]:
+    """Greedy-sample a few tokens for each prompt and compare the log-probabilities of both sides.
+
+    `threshold` bounds the largest absolute difference in nats: about 1e-3 in float32, 0.1 in bfloat16.
+    Returns `sync/parity_max`, `sync/parity_mean` (nats) and `sync/parity_seconds`. Raises `ParityError`
+    over the threshold or for a log-probability that is no number, `BadInput` without prompts.
+    """
+    if not prompts:
+        raise BadInput("the parity check needs at least one prompt")
+    start = time.perf_counter()
+    params = SamplingParams(temperature=0.0, max_tokens=tokens)
+    requests = [SamplingRequest(tuple(ids), params, seed=0, label="parity check") for ids in prompts]
+    completions = asyncio.run(_sample_all(sampler, requests))
+    rows = [_row(number, r, c) for number, (r, c) in enumerate(zip(requests, completions, strict=True))]
+    theirs = learner.logprobs(rows)
+    differences = [
+        abs(a - b)
+        for row, learned in zip(rows, theirs, strict=True)
+        for a, b in zip(row.behaviour_logprobs, learned, strict=True)
+    ]
+    # Written so that a difference that is not a number fails as well.
+    if not all(difference <= threshold for difference in differences):
+        bad = [d for d in differences if not d <= threshold]
+        raise ParityError(
+            f"sampler and learner disagree after syncing weights of version {sampler.policy_version}: "
+            f"log-probabilities differ by up to {max(bad, key=lambda d: (d != d, d)):.3g} nats "
+            f"({len(bad)} of {len(differences)} tokens), threshold {threshold:g}; the sampler holds stale or "
+            "wrong weights, or computes in lower precision than the threshold allows"
+        )
+    return {
+        "sync/parity_max": max(differences),
+        "sync/parity_mean": sum(differences) / len(differences),
+        "sync/parity_seconds": time.perf_counter() - start,
+    }
+
+
+async def _sample_all(sampler: Sampler, requests: Sequence[SamplingRequest]) -> list[Completion]:
+    return await asyncio.gather(*(sampler.sample(request) for request in requests))
+
+
+def _row(number: int, request: SamplingRequest, completion: Completion) -> Row:
+    if not completion.token_ids or len(completion.logprobs) != len(completion.token_ids):
+        raise BadInput("this sampler does not tell log-probabilities, so a policy cannot be trained with it")
+    return Row(
+        prompt_ids=request.prompt_ids,
+        completion_ids=completion.token_ids,
+        behaviour_logprobs=completion.logprobs,
+        advantage=0.0,
+        rollout_id=number,
+    )
