@@ -1,9 +1,10 @@
 """Tokens/s and peak memory of one policy update: our local learner against TRL's GRPO loss path.
 
-Both take the same ragged MemAgent-like calls (block calls with a growing memory, short answer calls), the same
-model, the same loss (clipped ratio, token mean, no KL), AdamW and clipping, float32 on the CPU, each in a process
-of its own. TRL pads prompts on the left and completions on the right over the whole batch and cuts it into
-micro-batches of as many rows as fit the same token budget. Tokens counted are the real ones, without padding.
+Both take the same ragged MemAgent-like calls (block calls with a growing memory, short answer calls), the
+same model, the same loss (clipped ratio, token mean, no KL), AdamW and clipping, float32 on the CPU, each in
+a process of its own. TRL pads prompts on the left and completions on the right over the whole batch and cuts
+it into micro-batches of as many rows as fit the same token budget. Tokens counted are the real ones, without
+padding. The losses printed must agree.
 
     python scripts/bench_update.py                       # the tiny policy (or a random model of its shape)
     python scripts/bench_update.py --model FOLDER --rollouts 4 --block 256 --budget 2048
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,8 @@ def ours(model: Any, rows: list[Any], budget: int) -> Any:
     from memfactory.learners.local import LocalLearner
 
     learner = LocalLearner(model=model, lr=1e-6, device="cpu", micro_batch_tokens=budget)
+    scores = learner.logprobs(rows)
+    rows = [replace(row, behaviour_logprobs=tuple(s)) for row, s in zip(rows, scores, strict=True)]
     return lambda: learner.update(rows, Objective(tis_cap=2.0))["loss"]
 
 
@@ -230,9 +234,8 @@ def main() -> None:
             f"{side:12}{result['tokens_per_second']:10.0f}{result['seconds']:9.2f}{result['peak_mib']:10.0f}"
             f"{result['update_mib']:17.0f}{result['loss']:9.4f}"
         )
-    print(
-        f"memfactory / trl: {ratio:.2f}x tokens/s, {mine['update_mib'] / other['update_mib']:.2f}x memory of the update"
-    )
+    memory = mine["update_mib"] / other["update_mib"]
+    print(f"memfactory / trl: {ratio:.2f}x tokens/s, {memory:.2f}x memory of the update")
 
 
 if __name__ == "__main__":

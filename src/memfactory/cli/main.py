@@ -27,10 +27,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run, train and evaluate language-model agents that learn how to remember.",
 )
-for command in (running.train, running.evaluate, running.infer):
-    app.command(name={"evaluate": "eval"}.get(command.__name__, command.__name__))(command)
-for command in (listing.recipes, listing.components, listing.env):
-    app.command()(command)
+app.command("train")(running.train)
+app.command("eval")(running.evaluate)
+app.command("infer")(running.infer)
+app.command("recipes")(listing.recipes)
+app.command("components")(listing.components)
+app.command("env")(listing.env)
 app.add_typer(data.app, name="data")
 
 

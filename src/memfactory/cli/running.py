@@ -79,7 +79,7 @@ def evaluate(
 def infer(
     recipe: RecipeName,
     overrides: Overrides = None,
-    input: Annotated[  # noqa: A002 (the option's name)
+    input: Annotated[
         str | None,
         typer.Option("--input", "-i", metavar="FILE", help="The text to read; - is standard input."),
     ] = None,

@@ -28,9 +28,7 @@ def evaluate(recipe: Recipe, console: Console) -> int:
     sampler = open_sampler(recipe, policy)
     results: dict[str, SetResult] = {}
     try:
-        collector = make_collector(
-            recipe, policy, sampler, build_agent(recipe), environment, training=False
-        )
+        collector = make_collector(recipe, policy, sampler, build_agent(recipe), environment, training=False)
         with TrainingView(console) as view:
             for name, tasks in environment.eval_tasks.items():
                 total = len(tasks) * schema.evaluation.repeats

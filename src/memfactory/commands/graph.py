@@ -32,15 +32,16 @@ class Policy:
 
 def open_policy(recipe: Recipe) -> Policy:
     """Find the model folder (converting or downloading it if need be) and load its tokenizer."""
-    from memfactory.models.load import context_length
-    from memfactory.models.source import resolve_model
+    from memfactory.models.source import context_length, resolve_model
 
     model = recipe.schema.model
-    folder = resolve_model(model.path)
+    folder = resolve_model(model.path, trust_remote_code=model.trust_remote_code)
     allowed = context_length(folder)
     wanted = model.max_model_len or allowed
     if allowed is not None and wanted is not None and wanted > allowed:
-        raise recipe.error("model.max_model_len", f"{wanted} is more than the {allowed} tokens the model allows")
+        raise recipe.error(
+            "model.max_model_len", f"{wanted} is more than the {allowed} tokens the model allows"
+        )
     if wanted is None:
         raise recipe.error("model.max_model_len", "the model folder names no limit; set one")
     return Policy(folder, TextCodec.from_folder(folder), wanted)

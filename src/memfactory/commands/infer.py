@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
     if options.output is not None:
         done = done_ids(options.output)
         if done:
-            errors.print(f"{options.output}: {len(done)} answers are there already, going on", highlight=False)
+            errors.print(
+                f"{options.output}: {len(done)} answers are there already, going on", highlight=False
+            )
         tasks = [task for task in tasks if task.id not in done]
     if not tasks:
         errors.print("nothing left to do", highlight=False)
@@ -54,7 +56,9 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
         _print(rollouts, options, console, errors)
     failed = [rollout for rollout in rollouts if rollout.error is not None]
     if failed and options.output is not None:
-        errors.print(f"{len(failed)} of {len(rollouts)} tasks failed; first: {failed[0].error}", highlight=False)
+        errors.print(
+            f"{len(failed)} of {len(rollouts)} tasks failed; first: {failed[0].error}", highlight=False
+        )
     return 1 if failed else 0
 
 
@@ -64,7 +68,9 @@ def _tasks(options: InferOptions) -> list[Task]:
     if options.tasks is not None:
         if options.questions:
             raise BadInput("--question goes with --input; the tasks of --tasks bring their own")
-        tasks: list[Task] = list(build_tasks({"type": "jsonl", "path": str(options.tasks), "require_answers": False}))
+        tasks: list[Task] = list(
+            build_tasks({"type": "jsonl", "path": str(options.tasks), "require_answers": False})
+        )
         unique_ids(tasks, str(options.tasks))
         return tasks
     assert options.input is not None
@@ -105,8 +111,8 @@ def _run(collector: Collector, tasks: list[Task], options: InferOptions, errors:
         return rollout
 
     async def all_of_them() -> list[Rollout]:
-        opened = nullcontext() if output is None else open(output, "a", encoding="utf-8")
-        with opened as file:
+        with ExitStack() as stack:
+            file = None if output is None else stack.enter_context(open(output, "a", encoding="utf-8"))
             return list(await asyncio.gather(*(one(task, file) for task in tasks)))
 
     with disk_errors(output or Path(".")), bar:
@@ -128,5 +134,7 @@ def _print(rollouts: list[Rollout], options: InferOptions, console: Console, err
             errors.print(f"error: {result['error']}", highlight=False, markup=False)
             continue
         for number, memory in enumerate(result.get("memories", ()), start=1):
-            console.print(f"[memory after block {number}]\n{memory}\n", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"[memory after block {number}]\n{memory}\n", highlight=False, markup=False, soft_wrap=True
+            )
         console.print(result["answer"] or "(no answer)", highlight=False, markup=False, soft_wrap=True)

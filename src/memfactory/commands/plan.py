@@ -43,7 +43,9 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
     table = Table(title=f"{command} {schema.name}: the plan, nothing was started", title_justify="left")
     table.add_column("what")
     table.add_column("value")
-    table.add_row("model", f"{schema.model.path} ({size.parameters / 1e6:,.1f} M parameters, {schema.model.dtype})")
+    table.add_row(
+        "model", f"{schema.model.path} ({size.parameters / 1e6:,.1f} M parameters, {schema.model.dtype})"
+    )
     table.add_row("context", f"{policy.max_model_len:,} tokens")
     table.add_row("output", str(recipe.output_dir))
     if command == "train":
@@ -55,9 +57,12 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
         for name, tasks in environment.eval_tasks.items():
             calls, tokens = _cost(recipe, policy, tasks)
             repeats = len(tasks) * schema.evaluation.repeats
-            table.add_row(f"set {name}", f"{repeats} rollouts, about {repeats * calls:,.0f} calls, {repeats * tokens:,.0f} tokens")
-    for name, value in memory_estimate(recipe, size, training=command == "train").items():
-        table.add_row(f"memory: {name}", f"{value / _GIB:.2f} GiB")
+            table.add_row(
+                f"set {name}",
+                f"{repeats} rollouts, about {repeats * calls:,.0f} calls, {repeats * tokens:,.0f} tokens",
+            )
+    for name, size_in_bytes in memory_estimate(recipe, size, training=command == "train").items():
+        table.add_row(f"memory: {name}", f"{size_in_bytes / _GIB:.2f} GiB")
     return table
 
 
@@ -68,7 +73,7 @@ def _rl_rows(recipe: Recipe, policy: Policy) -> dict[str, str]:
     build_agent(recipe)
     rollouts = schema.trainer.tasks_per_step * schema.algorithm.group_size
     calls, tokens = _cost(recipe, policy, environment.train_tasks)
-    rows = {
+    return {
         "tasks": f"{len(environment.train_tasks):,} to train on"
         + "".join(f", {len(tasks):,} in {name}" for name, tasks in environment.eval_tasks.items()),
         "steps": f"{schema.trainer.steps} of {schema.trainer.tasks_per_step} tasks x {schema.algorithm.group_size} rollouts",
@@ -77,7 +82,6 @@ def _rl_rows(recipe: Recipe, policy: Policy) -> dict[str, str]:
         "sampler": str(schema.sampler["type"]),
         "learner": f"{schema.learner['type']}, lr {schema.learner.get('lr')}",
     }
-    return rows
 
 
 def _sft_rows(recipe: Recipe) -> dict[str, str]:
@@ -151,7 +155,11 @@ def memory_estimate(recipe: Recipe, size: ModelSize, *, training: bool) -> dict[
         if not lora:
             parts["gradients and optimizer"] = 12.0 * size.parameters
         tokens = schema.learner.get("micro_batch_tokens", 0)
-        floats = size.hidden if schema.learner.get("gradient_checkpointing") else 6 * size.hidden + 4 * size.intermediate
+        floats = (
+            size.hidden
+            if schema.learner.get("gradient_checkpointing")
+            else 6 * size.hidden + 4 * size.intermediate
+        )
         parts["activations"] = 4.0 * tokens * size.layers * floats
         if schema.stage == "sft":
             del parts["sampler weights"]

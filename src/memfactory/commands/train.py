@@ -129,7 +129,9 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
     def evaluate(label: str) -> Mapping[str, SetResult]:
         results = {}
         for name, tasks in environment.eval_tasks.items():
-            with view.counting(f"evaluating {label}: {name}", len(tasks) * schema.evaluation.repeats) as count:
+            with view.counting(
+                f"evaluating {label}: {name}", len(tasks) * schema.evaluation.repeats
+            ) as count:
                 results[name] = evaluate_set(
                     evaluator,
                     name,
@@ -175,7 +177,9 @@ def _sft(recipe: Recipe) -> tuple[RowSource, Learner, Objective]:
     """Traces and learner of `stage: sft`; nobody samples."""
     schema = recipe.schema
     traces = _traces(recipe, "data.train", schema.data.train)
-    held_out = {name: _traces(recipe, f"data.eval.{name}", fields) for name, fields in schema.data.eval.items()}
+    held_out = {
+        name: _traces(recipe, f"data.eval.{name}", fields) for name, fields in schema.data.eval.items()
+    }
     policy = open_policy(recipe)
     source = TraceSource(
         traces,

@@ -23,7 +23,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskError(f"{path}: the disk is full; free some space and run the same command again") from error
+            raise DiskError(
+                f"{path}: the disk is full; free some space and run the same command again"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise DiskError(f"{path}: no permission to write here; choose another --output-dir") from error
         raise

@@ -52,7 +52,9 @@ def register(
         key = (kind, name)
         known = _COMPONENTS.get(key)
         if known is not None and known.build.__module__ != build.__module__:
-            raise BadInput(f"{kind} '{name}' is registered twice: {known.build.__module__} and {build.__module__}")
+            raise BadInput(
+                f"{kind} '{name}' is registered twice: {known.build.__module__} and {build.__module__}"
+            )
         _COMPONENTS[key] = Component(kind, name, build, fields, line, source)  # type: ignore[arg-type]
         return build
 

@@ -10,7 +10,7 @@ from typing import Any
 from memfactory.core import registry
 from memfactory.core.errors import BadInput
 from memfactory.recipe.load import Recipe
-from memfactory.recipe.validate import MISSING
+from memfactory.recipe.values import MISSING
 from memfactory.rewards.rubric import RewardComponent, Rubric
 
 

@@ -42,11 +42,7 @@ def load_components(plugins: Iterable[Path] = ()) -> None:
     Raises `BadInput` naming the plugin (and the line of its file) that could not be loaded.
     """
     for module in BUILTIN:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:  # TODO(recipe): remove when all parts exist
-            if error.name != module:
-                raise
+        importlib.import_module(module)
     _load_entry_points()
     for path in plugins:
         _load_file(path)
@@ -71,8 +67,9 @@ def _load_entry_points() -> None:
             point.load()
         except Exception as error:
             package = point.dist.name if point.dist is not None else "unknown package"
+            problem = f"{type(error).__name__}: {error}"
             raise BadInput(
-                f"installed plugin '{point.name}' ({package}) cannot be loaded: {type(error).__name__}: {error}"
+                f"installed plugin '{point.name}' ({package}) cannot be loaded: {problem}"
             ) from error
     _entry_points_loaded = True
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memfactory import assets
 from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.recipe.files import config_folders, config_groups, display, one_line, read_yaml
+from memfactory.recipe.origins import COMMAND_LINE, DEFAULT, leaves, nearest_origin, set_origin
 from memfactory.recipe.overrides import ChooseOption, Delete, Override, SetValue, parse_overrides
-from memfactory.recipe.validate import MISSING, join
+from memfactory.recipe.values import MISSING, join
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-COMMAND_LINE = "command line"
-DEFAULT = "default"
+    from omegaconf import DictConfig, ListConfig
 
 
 @dataclass(frozen=True)
@@ -28,31 +27,6 @@ class Layers:
     origins: dict[str, str]
 
 
-def find_recipe(name: str) -> Path:
-    """The recipe file of that path or shipped name. Raises `BadInput` with the nearest name."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix != ".yaml":
-            raise BadInput(f"recipe '{name}': a recipe's file name must end in .yaml")
-        return path.resolve()
-    stem = name.removeprefix("recipes/").removesuffix(".yaml")
-    shipped = assets.recipe_names()
-    if stem in shipped:
-        return assets.recipes() / f"{stem}.yaml"
-    known = [*shipped, *(str(near) for near in path.parent.glob("*.yaml"))]
-    problem = "is a folder" if path.is_dir() else "is neither a file nor the name of a recipe that ships"
-    raise BadInput(f"recipe '{name}' {problem}{did_you_mean(stem, known) or '; see: memfactory recipes'}")
-
-
-def config_folders(recipe: Path) -> list[Path]:
-    """Where config groups are looked for: beside the user's recipe first, then those that ship."""
-    beside = [recipe.parent / "configs"]
-    if recipe.parent.name == "recipes":
-        beside.append(recipe.parent.parent / "configs")
-    folders = [folder.resolve() for folder in [*beside, assets.configs()] if folder.is_dir()]
-    return list(dict.fromkeys(folders))
-
-
 def compose(recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any]) -> Layers:
     """Merge the recipe's layers, the command line's changes, and last the `forced` keys (options).
 
@@ -61,84 +35,29 @@ def compose(recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any]) -
     from omegaconf import OmegaConf
 
     folders = config_folders(recipe)
-    groups = _groups(folders)
-    listed = _read(recipe).get("defaults") or []
+    groups = config_groups(folders)
+    listed = read_yaml(recipe).get("defaults") or []
     overrides = parse_overrides(arguments, groups)
     config, files = _hydra_compose(
         recipe, folders, groups, _hydra_overrides(overrides, _listed_groups(listed))
     )
     origins: dict[str, str] = {}
     for path, package in files:
-        layer = _read(path)
+        layer = read_yaml(path)
         layer.pop("defaults", None)
-        for key, _ in _leaves(layer, "" if package in ("", "_global_") else package):
-            _set_origin(origins, key, display(path))
+        for key in leaves(layer, "" if package in ("", "_global_") else package):
+            set_origin(origins, key, display(path))
     OmegaConf.set_struct(config, False)
     for override in overrides:
         _apply(override, config, origins, groups)
     for key, value in forced.items():
         OmegaConf.update(config, key, value, force_add=True)
-        _set_origin(origins, key, COMMAND_LINE)
+        set_origin(origins, key, COMMAND_LINE)
     for key, fallback in (("name", recipe.stem), ("output_dir", "runs/${name}")):
         if config._get_node(key) is None:
             OmegaConf.update(config, key, fallback, force_add=True)
             origins[key] = DEFAULT
     return Layers(_resolve(config, "", origins), origins)
-
-
-def display(path: Path) -> str:
-    """How a file is called in messages: short where it ships or lies below the working folder."""
-    for folder in (Path.cwd(), assets.root()):
-        if path.is_relative_to(folder):
-            return path.relative_to(folder).as_posix()
-    return str(path)
-
-
-def origin_of(origins: Mapping[str, str], key: str) -> str:
-    """Where the value of a dotted key came from: a file, `command line`, or `default`."""
-    key = key.split("[")[0]
-    if key in origins:
-        return origins[key]
-    below = [origin for leaf, origin in origins.items() if leaf.startswith(key + ".")]
-    return below[-1] if below else DEFAULT
-
-
-def nearest_origin(origins: Mapping[str, str], key: str) -> str:
-    """The layer to look into when a key is wrong or missing: its own, else that of what is around it."""
-    found = origin_of(origins, key)
-    while found == DEFAULT and "." in key:
-        key = key.rpartition(".")[0]
-        found = origins.get(key) or next((o for k, o in origins.items() if k.startswith(key + ".")), DEFAULT)
-    return found
-
-
-def _groups(folders: Iterable[Path]) -> dict[str, set[str]]:
-    groups: dict[str, set[str]] = {}
-    for folder in folders:
-        for path in folder.rglob("*.yaml"):
-            group = path.parent.relative_to(folder).as_posix()
-            if group != ".":
-                groups.setdefault(group, set()).add(path.stem)
-    return groups
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """One YAML file as plain values, interpolations untouched."""
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        content = OmegaConf.load(path)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise BadInput(f"{display(path)}{line}: not valid YAML: {error.problem or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
-        raise BadInput(f"{display(path)}: cannot be read as YAML: {_one_line(error)}") from error
-    if not OmegaConf.is_dict(content):
-        raise BadInput(f"{display(path)}: a recipe is a mapping of keys, not {type(content).__name__}")
-    found = OmegaConf.to_container(content, resolve=False)
-    return {str(key): value for key, value in found.items()}  # type: ignore[union-attr]
 
 
 def _listed_groups(defaults: Any) -> set[str]:
@@ -197,10 +116,10 @@ def _hydra_compose(
     except MissingConfigException as error:
         raise BadInput(f"{display(recipe)}: defaults: {_missing(error.missing_cfg_file, groups)}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(f"{display(recipe)}: cannot be composed: {_one_line(error)}") from error
+        raise BadInput(f"{display(recipe)}: cannot be composed: {one_line(error)}") from error
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RecursionError) as error:
         raise BadInput(
-            f"{display(recipe)}: its defaults list cannot be understood: {_one_line(error)}"
+            f"{display(recipe)}: its defaults list cannot be understood: {one_line(error)}"
         ) from error
     files = []
     for default in chosen.defaults:
@@ -234,12 +153,12 @@ def _apply(
         try:
             OmegaConf.update(config, override.key, override.value, merge=True, force_add=True)
         except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
-            raise BadInput(f"command line: {override.key}: cannot be set: {_one_line(error)}") from error
+            raise BadInput(f"command line: {override.key}: cannot be set: {one_line(error)}") from error
         if isinstance(override.value, Mapping):
-            for key, _ in _leaves(override.value, override.key):
-                _set_origin(origins, key, COMMAND_LINE)
+            for key in leaves(override.value, override.key):
+                set_origin(origins, key, COMMAND_LINE)
         else:
-            _set_origin(origins, override.key, COMMAND_LINE)
+            set_origin(origins, override.key, COMMAND_LINE)
     elif isinstance(override, Delete):
         _delete(override.key, config, origins, groups)
 
@@ -260,7 +179,7 @@ def _delete(key: str, config: DictConfig, origins: dict[str, str], groups: Mappi
         del origins[leaf]
 
 
-def _resolve(node: DictConfig, key: str, origins: Mapping[str, str]) -> Any:
+def _resolve(node: DictConfig | ListConfig, key: str, origins: Mapping[str, str]) -> Any:
     """Plain values with interpolations filled in; one that leads to a missing value is missing too."""
     from omegaconf import DictConfig, ListConfig
     from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
@@ -277,32 +196,12 @@ def _resolve(node: DictConfig, key: str, origins: Mapping[str, str]) -> Any:
         except InterpolationToMissingValueError:
             return MISSING
         except (OmegaConfBaseException, ValueError, KeyError) as error:
-            raise BadInput(f"{nearest_origin(origins, where)}: {where}: {_one_line(error)}") from error
+            raise BadInput(f"{nearest_origin(origins, where)}: {where}: {one_line(error)}") from error
         return _resolve(value, where, origins) if isinstance(value, DictConfig | ListConfig) else value
 
     if isinstance(node, ListConfig):
         return [entry(number) for number in range(len(node))]
     return {name: entry(name) for name in node}
-
-
-def _leaves(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        key = join(prefix, name)
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, key)
-        else:
-            yield key, value
-
-
-def _set_origin(origins: dict[str, str], key: str, origin: str) -> None:
-    """Record a leaf; what was above it as a leaf, or below it, is gone."""
-    for other in [o for o in origins if o.startswith(key + ".") or key.startswith(o + ".")]:
-        del origins[other]
-    origins[key] = origin
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _unquote_uri(uri: str) -> str:

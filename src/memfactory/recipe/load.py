@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 from memfactory.core.errors import BadInput
 from memfactory.recipe.components import find_plugin, load_components
-from memfactory.recipe.layers import DEFAULT, Layers, compose, display, find_recipe, nearest_origin, origin_of
+from memfactory.recipe.files import display, find_recipe
+from memfactory.recipe.layers import Layers, compose
+from memfactory.recipe.origins import DEFAULT, nearest_origin, origin_of
 from memfactory.recipe.render import to_yaml
 from memfactory.recipe.schema import RecipeSchema
-from memfactory.recipe.validate import Invalid, Validator, plain
+from memfactory.recipe.validate import Validator
+from memfactory.recipe.values import Invalid, plain
 
 Command = Literal["train", "eval", "infer"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from memfactory.recipe.validate import join
+from memfactory.recipe.values import join
 
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 

@@ -113,8 +113,8 @@ class DataConfig:
 class TrainerConfig:
     """The training loop.
 
-    A checkpoint is saved every `save_every` steps, the newest `keep_last` stay. `log_rollouts` rollouts a step
-    are written as text. The run stops when log-probs of sampler and learner differ by more than
+    A checkpoint is saved every `save_every` steps, the newest `keep_last` stay. `log_rollouts` rollouts
+    a step are written as text. The run stops when log-probs of sampler and learner differ by more than
     `parity_threshold`. `eval_every` 0 is never.
     """
 

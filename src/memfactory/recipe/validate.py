@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from memfactory.core import registry
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.recipe.schema import Bounds
-
-MISSING = "???"
-
-
-class Invalid(Exception):
-    """A value that does not fit: the dotted key, and what is wrong with it."""
-
-    def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
-        self.key = key
-        self.problem = problem
+from memfactory.recipe.values import (
+    MISSING,
+    SCALARS,
+    Invalid,
+    check_bounds,
+    check_literal,
+    check_scalar,
+    join,
+    nearest,
+    show,
+)
 
 
 class Validator:
@@ -45,18 +43,18 @@ class Validator:
             found = self.value(value, base, key)
             for extra in extras:
                 if isinstance(extra, Bounds):
-                    _in_bounds(found, extra, key)
+                    check_bounds(found, extra, key)
             return found
         if origin in (Union, types.UnionType):
             return self._union(value, typing.get_args(hint), key)
         if origin is Literal:
-            return _literal(value, typing.get_args(hint), key)
+            return check_literal(value, typing.get_args(hint), key)
         if hint is Any or hint is object:
             return value
         if dataclasses.is_dataclass(hint):
             return self.dataclass(value, typing.cast(type, hint), key)
-        if hint in _SCALARS:
-            return _scalar(value, hint, key)
+        if hint in SCALARS:
+            return check_scalar(value, hint, key)
         container = origin or hint
         if isinstance(container, type) and issubclass(container, Mapping):
             return self._mapping(value, typing.get_args(hint), key)
@@ -72,7 +70,7 @@ class Validator:
     def fields(self, value: Any, cls: type, key: str) -> dict[str, Any]:
         """All fields of the dataclass, from the mapping or by default, checked one by one."""
         if not isinstance(value, Mapping):
-            raise Invalid(key, f"expected a mapping of keys, got {_show(value)}")
+            raise Invalid(key, f"expected a mapping of keys, got {show(value)}")
         hints = typing.get_type_hints(cls, include_extras=True)
         declared = {field.name: field for field in dataclasses.fields(cls) if field.init}
         inline = next((f for f in declared.values() if f.metadata.get("inline")), None)
@@ -82,17 +80,17 @@ class Validator:
         if inline is None:
             for name in rest:
                 raise Invalid(join(key, name), f"unknown key{_suggest(name, known)}")
-        found = {}
+        found: dict[str, Any] = {}
         for name, field in declared.items():
+            where = join(key, name)
             if field is inline:
                 found[name] = self.component(rest, field.metadata["component"], key, extra=known)
-            elif name in given or not _has_default(field):
-                where = join(key, name)
-                found[name] = self._field(given[name], field, hints[name], where) if name in given else None
-                if name not in given:
-                    found[name] = self._missing(where)
+            elif name in given:
+                found[name] = self._field(given[name], field, hints[name], where)
+            elif _has_default(field):
+                found[name] = self._default(field, where)
             else:
-                found[name] = self._default(field, hints[name], join(key, name))
+                found[name] = self._missing(where)
         return found
 
     def component(
@@ -100,15 +98,15 @@ class Validator:
     ) -> dict[str, Any]:
         """A component's spec with all its fields filled in; `extra` keys are only named in suggestions."""
         if not isinstance(value, Mapping):
-            raise Invalid(key, f"expected a mapping with a 'type', got {_show(value)}")
+            raise Invalid(key, f"expected a mapping with a 'type', got {show(value)}")
         name = value.get("type", default)
         if name is None:
             wrong = next((k for k in value if did_you_mean(str(k), ["type"])), None)
             hint = f" (is '{wrong}' a misspelt 'type'?)" if wrong is not None else ""
-            known = ", ".join(registry.names(kind))
-            raise Invalid(join(key, "type"), f"missing; which {kind} should it be? known: {known}{hint}")
+            kinds = ", ".join(registry.names(kind))
+            raise Invalid(join(key, "type"), f"missing; which {kind} should it be? known: {kinds}{hint}")
         if not isinstance(name, str):
-            raise Invalid(join(key, "type"), f"expected the name of a {kind}, got {_show(name)}")
+            raise Invalid(join(key, "type"), f"expected the name of a {kind}, got {show(name)}")
         if name == MISSING:
             self._missing(join(key, "type"))
             return dict(value)
@@ -131,14 +129,14 @@ class Validator:
             return self.value(value, hint, key)
         if field.metadata.get("each"):
             if not isinstance(value, Mapping):
-                raise Invalid(key, f"expected a mapping of names, got {_show(value)}")
+                raise Invalid(key, f"expected a mapping of names, got {show(value)}")
             return {_name(k, key): self.component(v, kind, join(key, k)) for k, v in value.items()}
         default = _default_value(field)
         if value is None and default is None:
             return None
         return self.component(value, kind, key, default=default["type"] if default else None)
 
-    def _default(self, field: dataclasses.Field[Any], hint: Any, key: str) -> Any:
+    def _default(self, field: dataclasses.Field[Any], key: str) -> Any:
         default = _default_value(field)
         if field.metadata.get("component") and not field.metadata.get("each") and default is not None:
             return self.component(default, field.metadata["component"], key)
@@ -163,91 +161,26 @@ class Validator:
                 if error.key != key:
                     raise
                 problems.append(error.problem.split(", got ")[0].removeprefix("expected "))
-        raise Invalid(key, f"expected {' or '.join(problems)}, got {_show(value)}")
+        raise Invalid(key, f"expected {' or '.join(problems)}, got {show(value)}")
 
     def _mapping(self, value: Any, arguments: Sequence[Any], key: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
-            raise Invalid(key, f"expected a mapping of keys, got {_show(value)}")
+            raise Invalid(key, f"expected a mapping of keys, got {show(value)}")
         hint = arguments[1] if len(arguments) == 2 else Any
         return {_name(k, key): self.value(v, hint, join(key, k)) for k, v in value.items()}
 
     def _sequence(self, value: Any, container: type, arguments: Sequence[Any], key: str) -> Any:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise Invalid(key, f"expected a list, got {_show(value)}")
+            raise Invalid(key, f"expected a list, got {show(value)}")
         fixed = container is tuple and arguments and arguments[-1] is not Ellipsis
         if fixed and len(value) != len(arguments):
-            raise Invalid(key, f"expected a list of {len(arguments)}, got {_show(value)}")
+            raise Invalid(key, f"expected a list of {len(arguments)}, got {show(value)}")
         hints = list(arguments) if fixed else [arguments[0] if arguments else Any] * len(value)
         items = [
             self.value(item, hint, f"{key}[{number}]")
             for number, (item, hint) in enumerate(zip(value, hints, strict=True))
         ]
         return tuple(items) if container is tuple else items
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as the mappings, lists and strings that YAML has."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        result: dict[str, Any] = {}
-        for field in dataclasses.fields(value):
-            inner = plain(getattr(value, field.name))
-            result.update(inner if field.metadata.get("inline") else {field.name: inner})
-        return result
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def join(key: str, name: object) -> str:
-    """The dotted key of `name` below `key`."""
-    return f"{key}.{name}" if key else str(name)
-
-
-_SCALARS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-    types.NoneType: "null",
-}
-
-
-def _scalar(value: Any, hint: type, key: str) -> Any:
-    fits: bool
-    if hint is bool:
-        fits = isinstance(value, bool)
-    elif hint is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    elif hint is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-    elif hint is types.NoneType:
-        fits = value is None
-    else:
-        fits = isinstance(value, str)
-    if not fits:
-        quotes = " (put it in quotes to make it text)" if hint is str and _is_scalar(value) else ""
-        raise Invalid(key, f"expected {_SCALARS[hint]}, got {_show(value)}{quotes}")
-    return value if hint in (bool, types.NoneType) else hint(value)
-
-
-def _literal(value: Any, options: Sequence[Any], key: str) -> Any:
-    for option in options:
-        if option == value and type(option) is type(value):
-            return option
-    known = ", ".join(str(option) for option in options)
-    nearest = _nearest(str(value), [str(option) for option in options])
-    raise Invalid(key, f"expected one of {known}, got {_show(value)}{nearest}")
-
-
-def _in_bounds(value: Any, bounds: Bounds, key: str) -> None:
-    if isinstance(value, int | float):
-        if bounds.low is not None and value < bounds.low:
-            raise Invalid(key, f"must be at least {bounds.low}, got {_show(value)}")
-        if bounds.high is not None and value > bounds.high:
-            raise Invalid(key, f"must be at most {bounds.high}, got {_show(value)}")
 
 
 def _construct(cls: type, fields: Mapping[str, Any], key: str) -> Any:
@@ -273,31 +206,10 @@ def _default_value(field: dataclasses.Field[Any]) -> Any:
 
 
 def _suggest(name: object, known: Sequence[str]) -> str:
-    return _nearest(str(name), known) or f"; known: {', '.join(known) or 'none'}"
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    """Like `did_you_mean`, but what the word begins, such as ppo_clip for ppo, comes first."""
-    begun = [name for name in known if word and name.startswith(word)]
-    return did_you_mean(begun[0], begun) if begun else did_you_mean(word, known)
+    return nearest(str(name), known) or f"; known: {', '.join(known) or 'none'}"
 
 
 def _name(key: Any, where: str) -> str:
     if not isinstance(key, str):
         raise Invalid(join(where, key), "names must be text; put this one in quotes")
     return key
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, bool | int | float)
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "a mapping"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

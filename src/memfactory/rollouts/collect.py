@@ -88,7 +88,5 @@ class Collector:
             return rollout
 
         async with asyncio.TaskGroup() as group:
-            running = [
-                [group.create_task(one(task, index)) for index in range(copies)] for task in tasks
-            ]
+            running = [[group.create_task(one(task, index)) for index in range(copies)] for task in tasks]
         return [[task.result() for task in copies_of_task] for copies_of_task in running]

@@ -6,7 +6,7 @@ from memfactory.core.errors import TaskError
 from memfactory.core.types import SamplingRequest
 
 
-def check_request(request: SamplingRequest, max_model_len: int) -> None:
+def check_request(request: SamplingRequest, max_model_len: int, vocabulary: int) -> None:
     """Raise `TaskError`, naming the numbers, when a request cannot be sampled."""
     where = f"{request.label}: " if request.label else ""
     prompt, wanted = len(request.prompt_ids), request.params.max_tokens
@@ -19,3 +19,6 @@ def check_request(request: SamplingRequest, max_model_len: int) -> None:
             f"{where}prompt of {prompt} tokens + max_tokens {wanted} = {prompt + wanted} "
             f"exceeds max_model_len {max_model_len}"
         )
+    # An engine looks ids up unchecked; one that is out of range is a crash for everybody in the batch.
+    if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= vocabulary:
+        raise TaskError(f"{where}a prompt token is outside the model's vocabulary of {vocabulary}")

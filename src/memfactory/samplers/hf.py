@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memfactory.core.errors import BadInput, TaskError
+from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
 from memfactory.samplers.checks import check_request
@@ -64,7 +64,7 @@ class HfSampler:
 
     async def sample(self, request: SamplingRequest) -> Completion:
         """Draw one completion; see `Sampler.sample`. Raises `TaskError` when the request does not fit."""
-        check_request(request, self.max_model_len)
+        check_request(request, self.max_model_len, self._engine.vocabulary)
         return await self._driver.submit(request)
 
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
@@ -106,6 +106,7 @@ class _HfEngine:
     def __init__(self, model: Any, eos_ids: frozenset[int], max_num_seqs: int, max_batch_tokens: int) -> None:
         self.model = model.eval()
         self.policy_version = 0
+        self.vocabulary: int = model.get_input_embeddings().num_embeddings
         self._eos_ids = eos_ids
         self._max_num_seqs = max_num_seqs
         self._max_batch_tokens = max_batch_tokens
@@ -113,12 +114,7 @@ class _HfEngine:
         self._batch: _Batch | None = None
 
     def add(self, number: int, request: SamplingRequest) -> None:
-        """Queue a request. Raises `TaskError` for a token outside the vocabulary."""
-        size = self.model.get_input_embeddings().num_embeddings
-        if not all(0 <= i < size for i in request.prompt_ids):
-            raise TaskError(
-                f"{request.label or 'request'}: a prompt token is outside the vocabulary of {size}"
-            )
+        """Queue a request."""
         self._waiting.append(_Sequence(number, request))
 
     def abort(self, numbers: Sequence[int]) -> None:

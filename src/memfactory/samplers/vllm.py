@@ -100,7 +100,9 @@ class VllmSampler:
 
     async def sample(self, request: SamplingRequest) -> Completion:
         """Draw one completion; see `Sampler.sample`. Raises `TaskError` when the request does not fit."""
-        check_request(request, self.max_model_len)
+        if self._engine is None:
+            raise RuntimeError("the sampler is closed")
+        check_request(request, self.max_model_len, self._engine.vocabulary)
         return await self._driver.submit(request)
 
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:

@@ -69,9 +69,10 @@ class VllmEngine:
         self._params = vllm.SamplingParams
         self._final_only = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         self._on_cpu = on_cpu
+        self.vocabulary: int = self._llm.llm_engine.model_config.get_vocab_size()
 
     def add(self, number: int, request: SamplingRequest) -> None:
-        """Take a request. Raises `TaskError` when vLLM refuses it (a token outside the vocabulary)."""
+        """Take a request. Raises `TaskError` when vLLM refuses it."""
         params = self._params(
             temperature=0.0,
             max_tokens=request.params.max_tokens,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +76,9 @@ class RolloutSource:
             credit = self._credit(groups)
         if credit.failed_rollouts == len(credit.rollouts):
             first = credit.rollouts[0].error
-            raise ServiceError(f"all {len(credit.rollouts)} rollouts of step {step + 1} failed; first: {first}")
+            raise ServiceError(
+                f"all {len(credit.rollouts)} rollouts of step {step + 1} failed; first: {first}"
+            )
         return Batch(
             rows=credit.rows,
             position=position,
@@ -87,14 +88,8 @@ class RolloutSource:
 
     def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
         """Load the learner's weights into the sampler; raise `ParityError` when they disagree after."""
-        return asyncio.run(
-            sync_and_check(
-                self.sampler,
-                learner,
-                self.parity_prompts,
-                version=version,
-                threshold=self.settings.parity_threshold,
-            )
+        return sync_and_check(
+            self.sampler, learner, self.parity_prompts, self.settings.parity_threshold, version
         )
 
     def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:
@@ -102,9 +97,7 @@ class RolloutSource:
         results = self.evaluate_sets(label)
         return {"sets": {name: result.as_json() for name, result in results.items()}}
 
-    def _groups(
-        self, step: int, position: int, count: int, refill: int
-    ) -> tuple[list[list[Rollout]], int]:
+    def _groups(self, step: int, position: int, count: int, refill: int) -> tuple[list[list[Rollout]], int]:
         tasks: list[Task] = [
             self.environment.train_tasks[self.order.at(position + offset)] for offset in range(count)
         ]

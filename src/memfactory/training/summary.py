@@ -18,7 +18,9 @@ _WINDOW = 5
 
 def summarise(run: RunFolder, *, metric: str, seconds: float, seed: int) -> dict[str, Any]:
     """Build summary.json from what the run measured: `metric` by set, before and after training."""
-    before, after = (_scores(run.path / "evaluation" / f"{label}.json", metric) for label in ("before", "after"))
+    before, after = (
+        _scores(run.path / "evaluation" / f"{label}.json", metric) for label in ("before", "after")
+    )
     return {
         "metric": metric,
         "before": before,
@@ -98,7 +100,7 @@ def _terminal_plot(curve: Sequence[tuple[int, float]], name: str) -> str:
     plotext.xlabel("step")
     if name == "reward":
         plotext.ylim(0, max(1.0, max(values)))
-    return plotext.build()
+    return plotext.uncolorize(plotext.build())
 
 
 def _png_plot(curve: Sequence[tuple[int, float]], name: str, path: Path) -> None:

@@ -68,7 +68,9 @@ class TrainingView:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=record["step"], figures=figures)
         now = time.monotonic()
-        if self._bar is None and (now - self._last_line > _SECONDS_BETWEEN_LINES or record["step"] == self._steps):
+        if self._bar is None and (
+            now - self._last_line > _SECONDS_BETWEEN_LINES or record["step"] == self._steps
+        ):
             self._last_line = now
             self.say(f"step {record['step']}/{self._steps}  {figures}  {seconds:.0f} s")
         if record["step"] == self._steps:

@@ -58,7 +58,9 @@ class Models:
         self.reports.append((done, total, memory))
 
 
-def read(evidence: object, question: str, replies: Sequence[str], **changes: object) -> tuple[Outcome, Models]:
+def read(
+    evidence: object, question: str, replies: Sequence[str], **changes: object
+) -> tuple[Outcome, Models]:
     settings = {"block_tokens": 10, "memory_tokens": 7, "answer_tokens": 5, "max_blocks": None} | changes
     agent = MemAgent(**settings, memory=RewriteMemory(PROMPTS), answerer=DirectAnswerer(PROMPTS))  # type: ignore[arg-type]
     models = Models(Model(replies))

@@ -67,7 +67,9 @@ def test_a_component_pays_only_the_modules_it_is_routed_to() -> None:
             rollout(1, {"answer": 0.0, "format": 1.0}, ["extract", "answer"]),
         ]
     ]
-    credit = assign_credit(groups, rubric(answer=None, format=("extract",)), "dr_grpo", drop_zero_variance=False)
+    credit = assign_credit(
+        groups, rubric(answer=None, format=("extract",)), "dr_grpo", drop_zero_variance=False
+    )
     by_module = {(row.rollout_id, row.module): row.advantage for row in credit.rows}
     # extract is paid answer + format, which is 1 for both rollouts; answer is paid answer alone.
     assert by_module == {(0, "extract"): 0, (1, "extract"): 0, (0, "answer"): 0.5, (1, "answer"): -0.5}
@@ -76,7 +78,10 @@ def test_a_component_pays_only_the_modules_it_is_routed_to() -> None:
 def test_the_answers_reward_reaches_an_extractors_call() -> None:
     def advantage(right: float) -> float:
         groups = [
-            [rollout(0, {"answer": right}, ["extract", "answer"]), rollout(1, {"answer": 0.5}, ["extract", "answer"])]
+            [
+                rollout(0, {"answer": right}, ["extract", "answer"]),
+                rollout(1, {"answer": 0.5}, ["extract", "answer"]),
+            ]
         ]
         credit = assign_credit(groups, rubric(answer=None), "dr_grpo")
         return next(row.advantage for row in credit.rows if row.module == "extract")

@@ -48,7 +48,7 @@ class Fact:
     @property
     def note(self) -> str:
         """The fact as an agent writes it into its memory."""
-        return f"{self.name}: {self.value}."
+        return f"{self.name} {self.value}."
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+"""Weights go from learner to sampler, and a sampler that did not get them is found out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memfactory.core.errors import BadInput, ParityError
+from memfactory.core.types import SamplingParams, SamplingRequest
+from memfactory.samplers.scripted import ScriptedSampler
+from memfactory.samplers.sync import check_parity, sync_and_check
+from tests.tiny_models import ScoringLearner
+
+THRESHOLD = 1e-3
+
+
+@pytest.fixture(params=[pytest.param("vllm", marks=pytest.mark.vllm), "hf"])
+def sampler(request: pytest.FixtureRequest, policy_folder: Path) -> Iterator[Any]:
+    sampler = request.getfixturevalue(f"{request.param}_sampler")
+    yield sampler
+    sampler.load_weights(ScoringLearner(policy_folder).named_weights(), version=0)
+
+
+def test_synced_weights_pass_and_prefixes_are_forgotten(
+    sampler: Any, policy_folder: Path, prompts: Any
+) -> None:
+    learner = ScoringLearner(policy_folder)
+    for version in (1, 2, 3):
+        learner.perturb(seed=version)
+        metrics = sync_and_check(sampler, learner, prompts[:6], THRESHOLD, version)
+        assert 0 <= metrics["sync/parity_mean"] <= metrics["sync/parity_max"] < THRESHOLD
+        assert metrics["sync/seconds"] > 0
+        assert sampler.policy_version == version
+    request = SamplingRequest(prompts[0], SamplingParams(max_tokens=4), seed=0)
+    assert asyncio.run(sampler.sample(request)).policy_version == 3
+
+
+def test_stale_weights_are_found_out(sampler: Any, policy_folder: Path, prompts: Any) -> None:
+    learner = ScoringLearner(policy_folder)
+    check_parity(sampler, learner, prompts[:6], THRESHOLD)
+    learner.perturb(seed=9)
+    with pytest.raises(ParityError, match=r"differ by up to [\d.]+ nats .* threshold 0.001"):
+        check_parity(sampler, learner, prompts[:6], THRESHOLD)
+
+
+def test_not_a_number_is_found_out(sampler: Any, policy_folder: Path, prompts: Any) -> None:
+    learner = ScoringLearner(policy_folder)
+    learner.logprobs = lambda rows: [[float("nan")] * len(row.completion_ids) for row in rows]  # type: ignore
+    with pytest.raises(ParityError, match="nan"):
+        check_parity(sampler, learner, prompts[:2], THRESHOLD)
+
+
+@pytest.mark.vllm
+def test_a_stale_tied_output_layer_is_found_out(
+    vllm_sampler: Any, policy_folder: Path, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trap: without the repacking a CPU engine keeps the old output layer, and only warns."""
+    import memfactory.samplers.vllm_engine as engine
+
+    learner = ScoringLearner(policy_folder)
+    learner.perturb(seed=5)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_repack_tied_head", lambda model: None)
+            with pytest.raises(ParityError):
+                sync_and_check(vllm_sampler, learner, prompts[:6], THRESHOLD, version=1)
+        sync_and_check(vllm_sampler, learner, prompts[:6], THRESHOLD, version=1)
+    finally:
+        vllm_sampler.load_weights(ScoringLearner(policy_folder).named_weights(), version=0)
+
+
+@pytest.mark.vllm
+def test_torch_threads_are_left_to_the_learner(vllm_sampler: Any) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_hf_names_the_weight_that_does_not_fit(hf_sampler: Any, policy_folder: Path) -> None:
+    weights = dict(ScoringLearner(policy_folder).named_weights())
+    name = "model.norm.weight"
+    with pytest.raises(BadInput, match="no weight 'nonsense'"):
+        hf_sampler.load_weights([("nonsense", weights[name])], 1)
+    with pytest.raises(BadInput, match="has shape"):
+        hf_sampler.load_weights([(name, weights[name][:3])], 1)
+    with pytest.raises(BadInput, match=f"'{name}'"):
+        hf_sampler.load_weights([(n, w) for n, w in weights.items() if n != name], 1)
+    assert hf_sampler.policy_version == 0
+
+
+def test_a_sampler_without_logprobs_cannot_train(policy_folder: Path) -> None:
+    from memfactory.core.types import Completion
+
+    sampler = ScriptedSampler([Completion((), (), "stop", text="hello")], takes_weights=True)
+    with pytest.raises(BadInput, match="log-probabilities"):
+        sync_and_check(sampler, ScoringLearner(policy_folder), [(11, 12)], THRESHOLD, version=1)
+    with pytest.raises(BadInput, match="prompt"):
+        check_parity(sampler, ScoringLearner(policy_folder), [], THRESHOLD)
