@@ -7,6 +7,7 @@ import hashlib
 from rich.console import Console
 
 from memfactory.commands.graph import make_collector, open_environment, open_policy, open_sampler
+from memfactory.core.errors import ServiceError
 from memfactory.core.versions import package_versions
 from memfactory.evaluation.report import results_table, write_results
 from memfactory.evaluation.runner import SetResult, evaluate_set
@@ -43,12 +44,15 @@ def evaluate(recipe: Recipe, console: Console) -> int:
                     )
     finally:
         sampler.close()
+    predictions = [prediction for result in results.values() for prediction in result.predictions]
+    first_error = next((prediction.error for prediction in predictions if prediction.error), None)
+    if first_error and all(prediction.error for prediction in predictions):
+        raise ServiceError(f"all {len(predictions)} rollouts failed; first: {first_error}")
     console.print(results_table(results, schema.model.path))
     digest = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()[:8]
     path = recipe.output_dir / "eval" / f"{digest}.json"
     write_results(path, results, recipe.plain, package_versions())
     console.print(f"predictions: {path}", highlight=False, soft_wrap=True)
-    first_error = next((p.error for r in results.values() for p in r.predictions if p.error), None)
     if first_error:
         failed = sum(result.errors for result in results.values())
         console.print(f"warning: {failed} rollouts failed and score 0; first: {first_error}", highlight=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from memfactory.commands.graph import make_collector, open_policy, open_sampler
 from memfactory.core.errors import BadInput, ServiceError
@@ -36,6 +36,8 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
     """
     tasks = _tasks(options)
     if options.output is not None:
+        with disk_errors(options.output):
+            options.output.parent.mkdir(parents=True, exist_ok=True)
         done = done_ids(options.output)
         if done:
             errors.print(
@@ -95,14 +97,16 @@ def _run(collector: Collector, tasks: list[Task], options: InferOptions, errors:
     output = options.output
 
     async def one(task: Task, file: Any) -> Rollout:
-        watched = bar.add_task("reading blocks", total=None)
+        watched: TaskID | None = None
 
         def progress(done: int, total: int, memory: str | None) -> None:
-            bar.update(watched, total=total, completed=done)
+            if watched is not None:
+                bar.update(watched, total=total, completed=done)
             if len(tasks) == 1 and not errors.is_terminal and done and (done == total or done % 5 == 0):
                 errors.print(f"block {done}/{total}", highlight=False)
 
         async with gate:
+            watched = bar.add_task("reading blocks", total=None)
             rollout = await collector.rollout(task, 0, "infer", progress)
         if len(tasks) > 20:
             bar.remove_task(watched)

@@ -76,7 +76,8 @@ def _rl_rows(recipe: Recipe, policy: Policy) -> dict[str, str]:
     return {
         "tasks": f"{len(environment.train_tasks):,} to train on"
         + "".join(f", {len(tasks):,} in {name}" for name, tasks in environment.eval_tasks.items()),
-        "steps": f"{schema.trainer.steps} of {schema.trainer.tasks_per_step} tasks x {schema.algorithm.group_size} rollouts",
+        "steps": f"{schema.trainer.steps} of {schema.trainer.tasks_per_step} tasks "
+        f"x {schema.algorithm.group_size} rollouts",
         "calls a step": f"about {rollouts * calls:,.0f}",
         "tokens a step": f"at most {rollouts * tokens:,.0f} (prompts and replies)",
         "sampler": str(schema.sampler["type"]),

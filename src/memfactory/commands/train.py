@@ -208,7 +208,7 @@ def _traces(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Seque
 def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
     """Raise `BadInput` naming the first key in which the run folder's recipe differs from this one."""
     if not run.recipe_path.exists():
-        if run.path.is_dir() and any(path.name != ".lock" for path in run.path.iterdir()):
+        if run.holds_foreign_files():
             raise BadInput(f"{run.path}: holds files but no recipe.yaml; choose another --output-dir")
         return
     old = _leaves(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))

@@ -8,10 +8,15 @@ not load is hidden for this process instead of making the user repair the enviro
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
 
 #: Packages with operators compiled against one build of torch, all optional to transformers and vLLM.
 FRAGILE = ("torchvision", "torchaudio")
@@ -27,11 +32,38 @@ def prepare_imports() -> tuple[str, ...]:
     """
     global _checked
     if _checked is None:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # silences its warning about forks
+        _set_environment()
         _checked = tuple(name for name in FRAGILE if _is_broken(name))
         for name in _checked:
             _hide(name)
     return _checked
+
+
+def _set_environment() -> None:
+    """Settings that libraries read once, at import; what the user has set stays."""
+    # Threads that spin while they wait are ten times slower as soon as anything else wants the cores.
+    # Read when torch loads: no help if torch is imported already, so the programs call this first.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else a warning at each fork
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        if importlib.metadata.version("torch").endswith("+cpu"):
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else transformers' DeepSpeed check warns
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Swallow what libraries write to stderr, C++ and progress bars included."""
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.stderr.flush()
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def _is_broken(name: str) -> bool:

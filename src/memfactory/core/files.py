@@ -28,6 +28,10 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise DiskError(f"{path}: no permission to write here; choose another --output-dir") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+            raise DiskError(
+                f"{path}: cannot be written here ({error.strerror}); choose another --output-dir"
+            ) from error
         raise
 
 

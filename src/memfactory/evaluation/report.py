@@ -12,14 +12,15 @@ from memfactory.core.files import write_json
 from memfactory.evaluation.runner import METRICS, SetResult
 
 SCHEMA_VERSION = 1
+_SHORT = {"exact_match": "EM", "sub_exact_match": "sub-EM", "f1": "F1"}
 
 
 def results_table(results: Mapping[str, SetResult], model: str) -> Table:
-    """One line a set: scores (percent), how many replies were boxed, what it cost."""
+    """One line a set: scores and share of boxed replies (percent), failed rollouts, tokens, seconds."""
     table = Table(title=f"{model}: scores in %", title_justify="left")
     table.add_column("set")
-    for column in ("tasks", *METRICS, "boxed", "errors", "prompt tok", "reply tok", "seconds"):
-        table.add_column(column.replace("_", " "), justify="right")
+    for column in ("tasks", *(_SHORT.get(m, m) for m in METRICS), "boxed", "failed", "tokens", "s"):
+        table.add_column(column, justify="right")
     for name, result in results.items():
         table.add_row(
             name,
@@ -27,8 +28,7 @@ def results_table(results: Mapping[str, SetResult], model: str) -> Table:
             *(f"{100 * result.scores[metric]:.1f}" for metric in METRICS),
             f"{100 * result.boxed:.0f}",
             str(result.errors),
-            f"{result.prompt_tokens:,}",
-            f"{result.completion_tokens:,}",
+            f"{result.prompt_tokens + result.completion_tokens:,}",
             f"{result.seconds:.1f}",
         )
     return table

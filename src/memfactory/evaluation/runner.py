@@ -95,7 +95,7 @@ def predict(rollout: Rollout) -> Prediction:
     reply = rollout.outcome.reply if rollout.outcome is not None else ""
     boxed = last_boxed(reply)
     answer = reply if boxed is None else boxed
-    failed = rollout.outcome is None
+    failed = rollout.error is not None or rollout.outcome is None
     return Prediction(
         task_id=rollout.task.id,
         index=rollout.index,

@@ -13,6 +13,9 @@ from memfactory.core.files import disk_errors
 from memfactory.core.types import Rollout, Task
 from memfactory.metrics.boxed import last_boxed
 
+#: How every line of the output file begins (see `result_of`).
+_LINE_START = b'{"id": '
+
 
 def read_text(source: str) -> str:
     """The text of a file, or of standard input for `-`. Raises `BadInput` naming file and remedy."""
@@ -68,26 +71,33 @@ def result_of(rollout: Rollout, *, memories: bool) -> dict[str, Any]:
 def done_ids(path: Path) -> set[str]:
     """Ids of tasks that an earlier, interrupted start already wrote to the output file.
 
-    A last line that was cut off is removed. Raises `BadInput` when the file is something else.
+    A last line that was cut off is removed. Raises `BadInput` when the file is something else; it is
+    then left as it is.
     """
     if not path.exists():
         return set()
-    ids, good = set(), 0
-    data = path.read_bytes()
-    for line in data.splitlines(keepends=True):
+    foreign = BadInput(
+        f"{path}: exists and does not hold answers of an earlier start; choose another --output"
+    )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
+    whole, _, cut_off = data.rpartition(b"\n")
+    ids = set()
+    for line in whole.split(b"\n") if whole else ():
         try:
             record = json.loads(line)
+            if not {"id", "reply", "error"} <= record.keys():
+                raise foreign
             ids.add(record["id"])
-        except (ValueError, TypeError, KeyError):
-            if line.endswith(b"\n"):
-                raise BadInput(
-                    f"{path}: exists and does not hold answers of an earlier start; choose another --output"
-                ) from None
-            break
-        good += len(line)
-    if good < len(data):
+        except (ValueError, TypeError, AttributeError):
+            raise foreign from None
+    if cut_off:
+        if not (cut_off.startswith(_LINE_START) or _LINE_START.startswith(cut_off)):
+            raise foreign
         with disk_errors(path), open(path, "r+b") as file:
-            file.truncate(good)
+            file.truncate(len(data) - len(cut_off))
     return ids
 
 

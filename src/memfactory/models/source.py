@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memfactory.core.compat import prepare_imports
+from memfactory.core.compat import prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, DiskError, ServiceError, did_you_mean
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -124,11 +124,9 @@ def _smollm2_gguf() -> Path:
 def _convert_gguf(gguf: Path, target: Path) -> None:
     """Dequantise a Llama-type GGUF into float32 safetensors with its tokenizer and chat template."""
     prepare_imports()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    with quiet_stderr():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    logging.disable_progress_bar()
-    try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
         # The weights are plain now, but the objects still say "quantised", and saving would keep that.
@@ -139,8 +137,6 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
         model.config.architectures = ["LlamaForCausalLM"]
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-    finally:
-        logging.enable_progress_bar()
 
 
 def _write_atomically(folder: Path, write: Callable[[Path], None]) -> None:

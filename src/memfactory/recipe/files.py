@@ -13,14 +13,14 @@ from memfactory.core.errors import BadInput, did_you_mean
 def find_recipe(name: str) -> Path:
     """The recipe file of that path or shipped name. Raises `BadInput` with the nearest name."""
     path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix != ".yaml":
-            raise BadInput(f"recipe '{name}': a recipe's file name must end in .yaml")
+    if path.is_file() and path.suffix == ".yaml":
         return path.resolve()
     stem = name.removeprefix("recipes/").removesuffix(".yaml")
     shipped = assets.recipe_names()
     if stem in shipped:
         return assets.recipes() / f"{stem}.yaml"
+    if path.is_file():
+        raise BadInput(f"recipe '{name}': a recipe's file name must end in .yaml")
     known = [*shipped, *(str(near) for near in path.parent.glob("*.yaml"))]
     problem = "is a folder" if path.is_dir() else "is neither a file nor the name of a recipe that ships"
     raise BadInput(f"recipe '{name}' {problem}{did_you_mean(stem, known) or '; see: memfactory recipes'}")
@@ -54,15 +54,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         content = OmegaConf.load(path)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise BadInput(f"{display(path)}{line}: not valid YAML: {error.problem or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
-        raise BadInput(f"{display(path)}: cannot be read as YAML: {one_line(error)}") from error
+        raise unreadable(path, error) from error
     if not OmegaConf.is_dict(content):
         raise BadInput(f"{display(path)}: a recipe is a mapping of keys, not {type(content).__name__}")
     found = OmegaConf.to_container(content, resolve=False)
     return {str(key): value for key, value in found.items()}  # type: ignore[union-attr]
+
+
+def unreadable(path: Path, error: Exception) -> BadInput:
+    """The error to raise for a YAML file; it names the line, and the file that the parser names if any."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return BadInput(f"{display(path)}: cannot be read as YAML: {one_line(error)}")
+    named = Path(mark.name)
+    where = named if named.is_absolute() else path
+    problem = one_line(Exception(getattr(error, "problem", None) or error))
+    return BadInput(f"{display(where)}:{mark.line + 1}: not valid YAML: {problem}")
 
 
 def display(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memfactory import assets
 from memfactory.core.errors import BadInput, did_you_mean
-from memfactory.recipe.files import config_folders, config_groups, display, one_line, read_yaml
+from memfactory.recipe.files import config_folders, config_groups, display, one_line, read_yaml, unreadable
 from memfactory.recipe.origins import COMMAND_LINE, DEFAULT, leaves, nearest_origin, set_origin
 from memfactory.recipe.overrides import ChooseOption, Delete, Override, SetValue, parse_overrides
 from memfactory.recipe.values import MISSING, join
@@ -36,11 +36,9 @@ def compose(recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any]) -
 
     folders = config_folders(recipe)
     groups = config_groups(folders)
-    listed = read_yaml(recipe).get("defaults") or []
     overrides = parse_overrides(arguments, groups)
-    config, files = _hydra_compose(
-        recipe, folders, groups, _hydra_overrides(overrides, _listed_groups(listed))
-    )
+    listed = _listed_groups(recipe, [recipe.parent, *folders, assets.recipes()])
+    config, files = _hydra_compose(recipe, folders, groups, _hydra_overrides(overrides, listed))
     origins: dict[str, str] = {}
     for path, package in files:
         layer = read_yaml(path)
@@ -60,28 +58,35 @@ def compose(recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any]) -
     return Layers(_resolve(config, "", origins), origins)
 
 
-def _listed_groups(defaults: Any) -> set[str]:
-    """Groups named in a defaults list."""
-    found = set()
-    for entry in defaults if isinstance(defaults, list) else []:
-        if isinstance(entry, dict):
-            for name in entry:
-                found.add(
-                    str(name).removeprefix("optional ").removeprefix("override ").strip("/ ").split("@")[0]
-                )
+def _listed_groups(recipe: Path, folders: list[Path]) -> set[str]:
+    """Groups that the defaults lists of a recipe, and of the recipes that it extends, name."""
+    found, waiting, seen = set(), [recipe], set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        defaults = read_yaml(path).get("defaults")
+        for entry in defaults if isinstance(defaults, list) else []:
+            if isinstance(entry, dict):
+                for name in entry:
+                    word = str(name).removeprefix("optional ").removeprefix("override ")
+                    found.add(word.strip("/ ").split("@")[0])
+            elif isinstance(entry, str) and entry != "_self_":
+                extended = [folder / f"{entry.strip('/')}.yaml" for folder in folders]
+                waiting += [file for file in extended if file.is_file() and file not in seen][:1]
     return found
 
 
 def _hydra_overrides(overrides: list[Override], listed: set[str]) -> list[str]:
     """Only the choice of groups is Hydra's business; keys are set afterwards, by any name YAML allows."""
-    arguments = []
+    chosen: dict[str, str] = {}
     for override in overrides:
         if isinstance(override, ChooseOption):
-            arguments.append(f"{'' if override.group in listed else '+'}{override.group}={override.option}")
+            sign = "" if override.group in listed else "+"
+            chosen[override.group] = f"{sign}{override.group}={override.option}"
         elif isinstance(override, Delete) and override.key in listed:
-            arguments.append(f"~{override.key}")
-    chosen = {override.group for override in overrides if isinstance(override, ChooseOption)}
-    if listed and "model" not in listed | chosen:
+            chosen[override.key] = f"~{override.key}"
+    arguments = list(chosen.values())
+    if listed and "model" not in listed | chosen.keys():
         # Options that follow the model (`optional ...: ${model}`) need to know that it is none of ours.
         arguments.append("+model=custom")
     return arguments
@@ -97,6 +102,7 @@ def _hydra_compose(
     from hydra.errors import HydraException, MissingConfigException
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     search = [folder.as_uri() for folder in [*folders, assets.recipes()] if folder.is_dir()]
     quoted = ",".join("'" + _unquote_uri(uri).replace("'", r"\'") + "'" for uri in search)
@@ -115,6 +121,8 @@ def _hydra_compose(
             )
     except MissingConfigException as error:
         raise BadInput(f"{display(recipe)}: defaults: {_missing(error.missing_cfg_file, groups)}") from error
+    except YAMLError as error:
+        raise unreadable(recipe, error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(f"{display(recipe)}: cannot be composed: {one_line(error)}") from error
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RecursionError) as error:

@@ -100,7 +100,7 @@ class Validator:
         if not isinstance(value, Mapping):
             raise Invalid(key, f"expected a mapping with a 'type', got {show(value)}")
         name = value.get("type", default)
-        if name is None:
+        if name is None and "type" not in value:
             wrong = next((k for k in value if did_you_mean(str(k), ["type"])), None)
             hint = f" (is '{wrong}' a misspelt 'type'?)" if wrong is not None else ""
             kinds = ", ".join(registry.names(kind))

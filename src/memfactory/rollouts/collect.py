@@ -64,9 +64,14 @@ class Collector:
         """Run `copies` rollouts of each task, all concurrent; return one group per task, in order.
 
         Rollouts start in a fixed order, so an in-process sampler sees the same requests in the same
-        order on every run.
+        order on every run. What an agent raises beyond the errors that are recorded stops all of them,
+        and comes out as it was raised (the first, when several failed at once).
         """
-        return asyncio.run(self._collect(tasks, copies, phase, on_done))
+        try:
+            return asyncio.run(self._collect(tasks, copies, phase, on_done))
+        except BaseExceptionGroup as group:
+            first = group.exceptions[0]
+        raise first
 
     async def _collect(
         self,

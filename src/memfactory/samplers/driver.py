@@ -16,10 +16,11 @@ from typing import Protocol
 from memfactory.core.errors import ServiceError, TaskError, UserError
 from memfactory.core.types import Completion, SamplingRequest
 
-#: Turns of the event loop without a new request after which all agents count as waiting.
-_QUIET_TURNS = 2
+#: Turns of the event loop without a new request after which all agents count as waiting. Between a
+#: reply and the next question an agent takes a few (task groups, time-outs); a turn costs microseconds.
+_QUIET_TURNS = 8
 #: An agent that keeps the loop busy without ever asking must not hold up the others.
-_MOST_TURNS = 50
+_MOST_TURNS = 100
 
 
 class StepEngine(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from memfactory.core.types import SamplingParams
+from memfactory.core.types import SamplingParams, SamplingRequest
 from memfactory.samplers.draw import draw
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def seeded_draw() -> type:
     class SeededDraw(LogitsProcessor):  # type: ignore[misc,valid-type]
         """Draws each row's token and makes it the only choice of the greedy sampling that follows.
 
-        Requests carry `extra_args={"draw": (SamplingParams, seed)}`; others are left alone.
+        Requests carry `extra_args={"draw": pack(request)}`; others are left alone.
         """
 
         def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -58,8 +58,17 @@ def seeded_draw() -> type:
     return SeededDraw
 
 
+def pack(request: SamplingRequest) -> tuple[float, float, int, int]:
+    """What a draw depends on, as plain numbers: vLLM deep-copies it, which is slow for anything else."""
+    params = request.params
+    return params.temperature, params.top_p, params.top_k, request.seed
+
+
 def _state(
     params: Any, prompt_ids: list[int] | None, output_ids: list[int]
 ) -> tuple[SamplingParams, int, list[int]] | None:
-    drawing = (params.extra_args or {}).get("draw")
-    return None if drawing is None else (*drawing, output_ids)
+    packed = (params.extra_args or {}).get("draw")
+    if packed is None:
+        return None
+    temperature, top_p, top_k, seed = packed
+    return SamplingParams(temperature, top_p, top_k), seed, output_ids

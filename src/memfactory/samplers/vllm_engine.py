@@ -6,17 +6,16 @@ Everything that depends on vLLM's version is in this file and in `vllm_draw.py`.
 from __future__ import annotations
 
 import os
-import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memfactory.core.compat import prepare_imports
+from memfactory.core.compat import prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, SamplingRequest
 from memfactory.samplers.vllm import set_environment
+from memfactory.samplers.vllm_draw import pack
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +79,7 @@ class VllmEngine:
             logprobs=0,  # of the drawn token only
             detokenize=False,
             output_kind=self._final_only,
-            extra_args={"draw": (request.params, request.seed)},
+            extra_args={"draw": pack(request)},
         )
         try:
             self._llm.llm_engine.add_request(
@@ -159,21 +158,10 @@ def _torch_threads_kept() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Swallow what libraries write to stderr at start-up, C++ included, unless `VLLM_LOGGING_LEVEL` asks."""
-    if os.environ.get("VLLM_LOGGING_LEVEL", "ERROR").upper() not in ("ERROR", "CRITICAL"):
-        yield
-        return
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+def _quiet() -> AbstractContextManager[None]:
+    """No noise at start-up, unless `VLLM_LOGGING_LEVEL` asks for it."""
+    wanted = os.environ.get("VLLM_LOGGING_LEVEL", "ERROR").upper() not in ("ERROR", "CRITICAL")
+    return nullcontext() if wanted else quiet_stderr()
 
 
 def _reason(error: BaseException) -> str:

@@ -30,6 +30,15 @@ class RunFolder:
         self._lock: IO[str] | None = None
         self._metrics: IO[str] | None = None
 
+    def holds_foreign_files(self) -> bool:
+        """Whether there is anything but a lock, half-written files of a killed start, and results of `eval`."""
+        if not self.path.is_dir():
+            return False
+        return any(
+            path.name not in (".lock", "eval") and not path.name.endswith(".partial")
+            for path in self.path.iterdir()
+        )
+
     def acquire(self) -> None:
         """Create the folder, lock it for this process, and clear what a killed process left half-written.
 
@@ -58,8 +67,18 @@ class RunFolder:
     def clear(self) -> None:
         """Delete all results in the folder (for `--fresh`); only what a run writes is touched."""
         for name in ("checkpoints", "rollouts", "evaluation", "final"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("recipe.yaml", "metrics.jsonl", "summary.json", "report.md", "reward.png", "log.txt"):
+            if (self.path / name).exists():
+                _remove_folder(self.path / name)
+        # The recipe last: as long as it is there, a killed `clear` leaves a folder that is known as a run.
+        for name in (
+            "metrics.jsonl",
+            "summary.json",
+            "report.md",
+            "reward.png",
+            "loss.png",
+            "log.txt",
+            "recipe.yaml",
+        ):
             (self.path / name).unlink(missing_ok=True)
 
     def checkpoints(self) -> list[tuple[int, Path]]:
@@ -79,9 +98,7 @@ class RunFolder:
     def keep_last(self, count: int) -> None:
         """Delete all but the newest `count` checkpoints (renamed first, so a kill leaves no half one)."""
         for _, path in self.checkpoints()[:-count]:
-            doomed = path.with_name(path.name + ".old.partial")
-            os.replace(path, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            _remove_folder(path)
 
     def log_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl and hand it to the operating system."""
@@ -119,3 +136,11 @@ class RunFolder:
         """Write the sampled rollouts of a step, one JSON object a line."""
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         write_text(self.rollouts_path / f"step-{step}.jsonl", lines)
+
+
+def _remove_folder(path: Path) -> None:
+    """Delete a folder; renamed first, so that a kill leaves it whole or known as half."""
+    doomed = path.with_name(path.name + ".old.partial")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

@@ -129,7 +129,8 @@ class Trainer:
         collected = clock()
         update = self.learner.update(batch.rows, self.objective) if batch.rows else {}
         updated = clock()
-        sync = self.source.sync(self.learner, self.state.step + 1) if batch.rows else {}
+        # Also without an update: it empties the sampler's caches, which a resumed run does not have.
+        sync = self.source.sync(self.learner, self.state.step + 1)
         synced = clock()
         self.state.step += 1
         self.state.position = batch.position
@@ -166,12 +167,14 @@ class Trainer:
         """Evaluate and write evaluation/<label>.json, unless a killed process already did.
 
         The sampler is synchronised again afterwards, so that what the evaluation left in its caches
-        cannot change the next rollouts: a resumed run has no such caches.
+        cannot change the next rollouts: a resumed run has no such caches. The scores are written only
+        after that, because it also proves that the engine did not fail under the evaluation.
         """
         path = self.run.path / "evaluation" / f"{label}.json"
         if not path.exists():
-            write_json(path, {"step": self.state.step, **self.source.evaluate(label, self.learner)})
+            scores = self.source.evaluate(label, self.learner)
             self.source.sync(self.learner, version)
+            write_json(path, {"step": self.state.step, **scores})
 
     def _save(self) -> None:
         if self.run.checkpoints() and self.run.checkpoints()[-1][0] == self.state.step:

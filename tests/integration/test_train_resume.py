@@ -1,0 +1,195 @@
+"""A run killed at any moment, also while it writes, ends like one that was left alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.launching import Strike, fingerprint, launch
+from tests.integration.projects import write_project
+
+STRIKES = [
+    Strike("replace", "/recipe.yaml"),
+    Strike("replace", "/recipe.yaml", after=True),
+    Strike("rollout", "eval-1x", nth=2),
+    Strike("rollout", "eval-2x"),
+    Strike("replace", "evaluation/before.json"),
+    Strike("replace", "evaluation/before.json", after=True),
+    Strike("rollout", "train-0", nth=3),
+    Strike("update"),
+    Strike("update", after=True),
+    Strike("replace", "rollouts/step-1.jsonl"),
+    Strike("half-line", "step-1"),
+    Strike("metrics", "step-1", after=True),
+    Strike("metrics", "step-2"),
+    Strike("metrics", "step-2", after=True),
+    Strike("fsync", "step-2.partial/policy/model.safetensors"),
+    Strike("replace", "checkpoints/step-2"),
+    Strike("replace", "checkpoints/step-2", after=True),
+    Strike("half-line", "step-3"),
+    Strike("metrics", "step-3", after=True),
+    Strike("replace", "checkpoints/step-3"),
+    Strike("replace", "checkpoints/step-2.old.partial"),
+    Strike("rmtree", "checkpoints/step-2.old.partial"),
+    Strike("rollout", "eval-1x", nth=5),
+    Strike("replace", "evaluation/after.json"),
+    Strike("replace", "evaluation/after.json", after=True),
+    Strike("fsync", "final.partial/model.safetensors"),
+    Strike("replace", "/final"),
+    Strike("replace", "/final", after=True),
+    Strike("replace", "/report.md"),
+    Strike("replace", "/summary.json"),
+]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Path:
+    return write_project(tmp_path_factory.mktemp("project"), policy_folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> dict[str, Any]:
+    """What an uninterrupted run leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    ended = launch(["train", str(recipe), "-o", str(folder / "run")], folder)
+    assert ended.code == 0, ended.err
+    return fingerprint(folder / "run")
+
+
+def test_the_small_recipe_learns_something(whole: dict[str, Any], policy_folder: Path) -> None:
+    """Otherwise equal weights below would prove nothing."""
+    from safetensors.torch import load_file
+
+    assert [record["rows"] for record in whole["metrics"]] == [8, 8, 8]
+    assert all(record["grad_norm"] > 0 for record in whole["metrics"])
+    before, after = whole["evaluation"]["before.json"], whole["evaluation"]["after.json"]
+    assert before["sets"]["1x"]["predictions"] != after["sets"]["1x"]["predictions"]
+    assert load_file(policy_folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("strike", STRIKES, ids=str)
+def test_killed_and_started_again_it_ends_the_same(
+    strike: Strike, recipe: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
+    killed = launch(command, tmp_path, strike)
+    assert killed.code == -9, f"the run was not killed:\n{killed.out}{killed.err}"
+    again = launch(command, tmp_path)
+    assert again.code == 0, again.err
+    assert fingerprint(tmp_path / "run") == whole
+
+
+def test_killed_at_every_start_it_still_gets_there(
+    recipe: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    """One run folder, killed again and again, once while it goes on from a checkpoint."""
+    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
+    for strike in (
+        Strike("rollout", "eval-2x", nth=2),
+        Strike("metrics", "step-2", after=True),
+        Strike("replace", "checkpoints/step-2", after=True),
+        Strike("replace", "/metrics.jsonl"),
+        Strike("metrics", "step-3"),
+        Strike("fsync", "final.partial/config.json"),
+    ):
+        killed = launch(command, tmp_path, strike)
+        assert killed.code == -9, f"{strike}: {killed.out}{killed.err}"
+    ended = launch(command, tmp_path)
+    assert ended.code == 0, ended.err
+    assert fingerprint(tmp_path / "run") == whole
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    recipe: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        ended = launch(["train", str(recipe), "-o", str(tmp_path / str(seed)), f"seed={seed}"], tmp_path)
+        assert ended.code == 0, ended.err
+    assert fingerprint(tmp_path / "1") == whole
+    other = fingerprint(tmp_path / "2")
+    assert other["weights"] != whole["weights"]
+    assert other["rollouts"] != whole["rollouts"]
+
+
+def test_a_step_without_an_update_in_the_middle_resumes_the_same(recipe: Path, tmp_path: Path) -> None:
+    """Such a step leaves the sampler as it was; a resumed run must not differ in anything either."""
+    options = ["reward.letters.weight=0.0", "algorithm.drop_zero_variance=true"]
+    for name, strike in (("whole", None), ("killed", Strike("metrics", "step-3"))):
+        command = ["train", str(recipe), "-o", str(tmp_path / name), *options]
+        assert launch(command, tmp_path, strike).code == (0 if strike is None else -9)
+    assert launch(command, tmp_path).code == 0
+    whole = fingerprint(tmp_path / "whole")
+    assert [record["rows"] for record in whole["metrics"]] == [0, 0, 0]
+    assert fingerprint(tmp_path / "killed") == whole
+
+
+def test_evaluations_in_between_change_nothing_and_resume(
+    recipe: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    command = ["train", str(recipe), "-o", str(tmp_path / "run"), "trainer.eval_every=1"]
+    killed = launch(command, tmp_path, Strike("replace", "evaluation/step-2.json", after=True))
+    assert killed.code == -9
+    ended = launch(command, tmp_path)
+    assert ended.code == 0, ended.err
+    run = fingerprint(tmp_path / "run")
+    assert sorted(run["evaluation"]) == ["after.json", "before.json", "step-1.json", "step-2.json"]
+    assert run["weights"] == whole["weights"]
+    assert run["metrics"] == whole["metrics"]
+
+
+def test_lora_resumes_bit_for_bit(recipe: Path, tmp_path: Path) -> None:
+    options = ["learner.lora_rank=4", "learner.lora_dropout=0.1", "algorithm.kl_coef=0.01"]
+    for name, strike in (("whole", None), ("killed", Strike("metrics", "step-3"))):
+        command = ["train", str(recipe), "-o", str(tmp_path / name), *options]
+        ended = launch(command, tmp_path, strike)
+        assert ended.code == (0 if strike is None else -9), ended.err
+    assert launch(command, tmp_path).code == 0
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
+
+
+@pytest.mark.vllm
+def test_with_vllm_from_a_trained_folder_killed_and_the_same(
+    recipe: Path, tmp_path: Path, policy_folder: Path
+) -> None:
+    """`final/` of one run loads in transformers, and in vLLM as the start of the next, which is killed."""
+    pytest.importorskip("vllm")
+    import subprocess
+    import sys
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    first = tmp_path / "first"
+    assert launch(["train", str(recipe), "-o", str(first), "trainer.steps=1"], tmp_path).code == 0
+    model = AutoModelForCausalLM.from_pretrained(first / "final")
+    tokenizer = AutoTokenizer.from_pretrained(first / "final")
+    assert tokenizer.chat_template
+    assert model.num_parameters() > 0
+    options = ["sampler=vllm", "sampler.kv_cache_gb=0.1", f"model.path={first / 'final'}", "trainer.save_every=1"]
+
+    def start(name: str, kill_at: int | None) -> int:
+        command = [sys.executable, "-m", "memfactory", "train", str(recipe), "-o", str(tmp_path / name), *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        metrics = tmp_path / name / "metrics.jsonl"
+        while process.poll() is None:
+            try:
+                process.wait(timeout=0.02)
+            except subprocess.TimeoutExpired:
+                if kill_at and metrics.exists() and len(metrics.read_text().splitlines()) >= kill_at:
+                    process.kill()
+        _, error = process.communicate()
+        assert "Traceback" not in error, error
+        return process.returncode
+
+    assert start("whole", None) == 0
+    assert start("killed", 1) == -9
+    assert not (tmp_path / "killed" / "final").exists()
+    assert start("killed", None) == 0
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
+    parity = [
+        json.loads(line)["sync/parity_max"]
+        for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert max(parity) < 0.01

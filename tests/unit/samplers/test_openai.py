@@ -1,0 +1,218 @@
+"""The API sampler against a small server on loopback that can be told to misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from memfactory.core.errors import BadInput, ServiceError, TaskError
+from memfactory.core.types import Completion, Message, SamplingParams, SamplingRequest
+from memfactory.samplers.openai import OpenAISampler
+
+
+def reply(text: object = "Paris", **choice: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", **choice}],
+    }
+
+
+class Server(ThreadingHTTPServer):
+    """Answers chat requests from `script`: a status, a body, or both; the last one again and again."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script: list[Any] = [reply()]
+        self.models: Any = {"object": "list", "data": [{"id": "served", "object": "model"}]}
+        self.delay = 0.0
+        self.bodies: list[dict[str, Any]] = []
+        self.busy = self.most_busy = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.answer(200, self.server.models)
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with server.lock:
+            server.bodies.append(body)
+            server.busy += 1
+            server.most_busy = max(server.most_busy, server.busy)
+            action = server.script.pop(0) if len(server.script) > 1 else server.script[0]
+        time.sleep(server.delay)
+        with server.lock:
+            server.busy -= 1
+        if isinstance(action, int):
+            self.answer(action, {"error": {"message": f"status {action}"}})
+        elif isinstance(action, tuple):
+            self.answer(*action)
+        else:
+            self.answer(200, action)
+
+    def answer(self, status: int, body: Any) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.send_header("retry-after-ms", "10")  # heeded by the client: keeps these tests quick
+            self.end_headers()
+            self.wfile.write(data)
+        except OSError:
+            pass  # the client has gone, as in the time-out test
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def sample(sampler: OpenAISampler, count: int = 1, **params: Any) -> list[Completion]:
+    request = SamplingRequest(
+        (), SamplingParams(**{"max_tokens": 20, **params}), seed=5, messages=(Message("user", "Where?"),), label="ask"
+    )  # fmt: skip
+
+    async def main() -> list[Completion]:
+        return await asyncio.gather(*(sampler.sample(request) for _ in range(count)))
+
+    return asyncio.run(main())
+
+
+def test_a_reply_and_what_was_asked(server: Server) -> None:
+    sampler = OpenAISampler(server.url, model="mine")
+    assert sample(sampler, temperature=0.3, top_p=0.8, top_k=7) == [Completion((), (), "stop", text="Paris")]
+    assert server.bodies == [
+        {
+            "model": "mine",
+            "messages": [{"role": "user", "content": "Where?"}],
+            "temperature": 0.3,
+            "top_p": 0.8,
+            "max_tokens": 20,
+            "seed": 5,
+            "top_k": 7,
+        }
+    ]
+
+
+def test_the_first_listed_model_is_taken(server: Server) -> None:
+    sample(OpenAISampler(server.url))
+    assert server.bodies[0]["model"] == "served"
+    server.models = {"object": "list", "data": []}
+    with pytest.raises(ServiceError, match=r"lists no model; set sampler\.model"):
+        sample(OpenAISampler(server.url, max_retries=0))
+
+
+def test_token_ids_of_a_vllm_server(server: Server) -> None:
+    content = [
+        {"token": f"token_id:{n}", "logprob": -0.5 * n, "bytes": None, "top_logprobs": []} for n in (3, 4)
+    ]
+    server.script = [reply(logprobs={"content": content})]
+    (completion,) = sample(OpenAISampler(server.url, model="m", token_ids=True))
+    assert (completion.token_ids, completion.logprobs) == ((3, 4), (-1.5, -2.0))
+    assert server.bodies[0]["logprobs"] is True
+    assert server.bodies[0]["return_tokens_as_token_ids"] is True
+    content[0]["token"] = "Par"
+    assert sample(OpenAISampler(server.url, model="m", token_ids=True))[0].token_ids == ()
+
+
+@pytest.mark.parametrize(
+    "failure", [500, 503, 429, (200, b"<html>oops"), (200, b"\xff\xfe"), {"choices": []}, {}, [1]]
+)
+def test_flaky_servers_are_asked_again(server: Server, failure: Any) -> None:
+    server.script = [failure, failure, reply("Rome")]
+    assert sample(OpenAISampler(server.url, model="m"))[0].text == "Rome"
+    assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (500, "answered 500: "),
+        (401, "answered 401: "),
+        (404, "answered 404: "),
+        ((200, b"{"), "gave no chat completion: "),
+        (reply({"not": "text"}), "gave no chat completion: "),
+    ],
+)
+def test_what_stays_broken_is_told_with_the_servers_name(server: Server, failure: Any, told: str) -> None:
+    server.script = [failure]
+    with pytest.raises(ServiceError) as caught:
+        sample(OpenAISampler(server.url, model="m", max_retries=1))
+    assert str(caught.value).startswith(f"the server at {server.url} {told}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_too_long_fails_the_task_only(server: Server) -> None:
+    server.script = [(400, {"error": {"message": "This model's maximum context length is 10 tokens"}})]
+    with pytest.raises(TaskError, match=r"ask: .*context length is 10"):
+        sample(OpenAISampler(server.url, model="m"))
+    with pytest.raises(TaskError, match="needs messages"):
+        asyncio.run(OpenAISampler(server.url).sample(SamplingRequest((1,), SamplingParams(), seed=0)))
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(ServiceError, match=r"the server at http://127\.0\.0\.1:9/v1 cannot be reached"):
+        sample(OpenAISampler("http://127.0.0.1:9/v1", model="m", max_retries=0))
+
+
+def test_a_server_that_does_not_answer(server: Server) -> None:
+    server.delay = 0.6
+    with pytest.raises(ServiceError, match=r"gave no answer within 0\.2 s"):
+        sample(OpenAISampler(server.url, model="m", max_retries=0, timeout_s=0.2))
+
+
+def test_no_more_requests_in_flight_than_allowed_in_every_loop(server: Server) -> None:
+    server.delay = 0.02
+    sampler = OpenAISampler(server.url, model="m", max_concurrency=3)
+    for _ in range(3):
+        assert len(sample(sampler, 12)) == 12
+    assert 2 <= server.most_busy <= 3
+    sampler.close()
+    assert len(sample(sampler, 1)) == 1
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, ""), ("", ""), ("Ł\ud83d", "Ł\ud83d")])
+def test_strange_texts(server: Server, given: Any, kept: str) -> None:
+    server.script = [reply(given, finish_reason="content_filter")]
+    (completion,) = sample(OpenAISampler(server.url, model="m"))
+    assert (completion.text, completion.finish_reason) == (kept, "error")
+
+
+def test_bad_settings_and_weights(server: Server) -> None:
+    with pytest.raises(BadInput, match="max_concurrency"):
+        OpenAISampler(server.url, max_concurrency=0)
+    with pytest.raises(BadInput, match=f"the server at {server.url} cannot take weights"):
+        OpenAISampler(server.url).load_weights([], 1)
+    assert OpenAISampler(server.url, context=100, max_model_len=5).max_model_len == 100
