@@ -21,7 +21,8 @@ def schema_rows() -> list[tuple[str, str, str]]:
     return list(_rows(RecipeSchema, ""))
 
 
-def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
+def _rows(cls: Any, prefix: str, values: Any = None) -> Iterator[tuple[str, str, str]]:
+    """Rows of a dataclass; `values` is the instance that stands there by default, if there is one."""
     hints = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         key, hint = f"{prefix}{field.name}", hints[field.name]
@@ -34,17 +35,20 @@ def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
             default = _default(field)
             yield key, f"{kind} component", default["type"] if default else "null"
         elif dataclasses.is_dataclass(hint):
-            yield from _rows(hint, f"{key}.")
+            default = _default(field)
+            yield from _rows(hint, f"{key}.", None if default is dataclasses.MISSING else default)
         elif typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
             yield from _rows(typing.get_args(hint)[1], f"{key}.<name>.")
         else:
-            yield key, _kind(hint), _show(_default(field))
+            yield key, _kind(hint), _show(_default(field) if values is None else getattr(values, field.name))
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else dataclasses.MISSING
+    return (
+        field.default_factory() if field.default_factory is not dataclasses.MISSING else dataclasses.MISSING
+    )
 
 
 def _show(value: Any) -> str:

@@ -44,7 +44,7 @@ def open_policy(recipe: Recipe) -> Policy:
         )
     if wanted is None:
         raise recipe.error("model.max_model_len", "the model folder names no limit; set one")
-    return Policy(folder, TextCodec.from_folder(folder), wanted)
+    return Policy(folder, TextCodec.from_folder(folder, trust_remote_code=model.trust_remote_code), wanted)
 
 
 def open_sampler(recipe: Recipe, policy: Policy) -> Sampler:
@@ -58,6 +58,7 @@ def open_sampler(recipe: Recipe, policy: Policy) -> Sampler:
         dtype=model.dtype,
         max_model_len=policy.max_model_len,
         seed=recipe.schema.seed,
+        trust_remote_code=model.trust_remote_code,
     )
     return sampler
 

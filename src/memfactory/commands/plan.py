@@ -151,7 +151,7 @@ def memory_estimate(recipe: Recipe, size: ModelSize, *, training: bool) -> dict[
     if cache is not None:
         parts["KV cache"] = float(cache) * _GIB
     if training:
-        lora = schema.learner.get("lora")
+        lora = schema.learner.get("lora_rank")
         parts["learner weights"] = 4.0 * size.parameters
         if not lora:
             parts["gradients and optimizer"] = 12.0 * size.parameters

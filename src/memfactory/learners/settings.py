@@ -61,7 +61,7 @@ def load_for_training(model: Any, tokenizer: Any, *, weights: str, device: torch
 
         folder = Path(model)
         tokenizer = tokenizer if tokenizer is not None else load_tokenizer(folder)
-        model = load_policy(folder)
+        model = load_policy(folder, dtype=weights, device=str(device))
     model.to(device)
     for parameter in model.parameters():  # not model.to(dtype): rotary frequencies must stay float32
         parameter.data = parameter.data.to(compute_dtype(weights))

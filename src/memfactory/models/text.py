@@ -14,6 +14,7 @@ from memfactory.core.errors import BadInput
 from memfactory.core.types import Message
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 
@@ -80,8 +81,8 @@ class TextCodec:
         """
         chat = [{"role": m.role, "content": _encodable(m.content)} for m in messages]
         try:
-            ids = self.tokenizer.apply_chat_template(
-                chat, add_generation_prompt=True, tokenize=True, return_dict=False, **template
+            text = self.tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, tokenize=False, **template
             )
         except Exception as error:
             if not self.tokenizer.chat_template:
@@ -89,11 +90,11 @@ class TextCodec:
             raise BadInput(
                 f"{self.tokenizer.name_or_path}: chat template failed: {_first_line(error)}"
             ) from error
-        return tuple(ids)
+        return self._encode(text)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, without special tokens around it."""
-        return tuple(self.tokenizer(_encodable(text), add_special_tokens=False, verbose=False)["input_ids"])
+        return self._encode(_encodable(text))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text without special tokens; ids the tokenizer does not know are left out.
@@ -147,10 +148,19 @@ class TextCodec:
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
         """Character spans of the tokens; several tokens of one character share its span."""
-        encoded = self.tokenizer(
-            _encodable(text), add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        return encoded["offset_mapping"]
+        return self._engine().encode(_encodable(text), add_special_tokens=False).offsets
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        # Half of what `tokenizer(text)` takes for a short prompt, and no warning about long texts.
+        return tuple(self._engine().encode_batch_fast([text], add_special_tokens=False)[0].ids)
+
+    def _engine(self) -> Tokenizer:
+        """The tokenizer without its wrapper, and without padding or cutting that others have left on."""
+        engine = self.tokenizer.backend_tokenizer
+        if engine.padding is not None or engine.truncation is not None:
+            engine.no_padding()
+            engine.no_truncation()
+        return engine
 
 
 class ByteCodec:

@@ -153,6 +153,16 @@ def test_render(caplog: pytest.LogCaptureFixture) -> None:
     assert ByteCodec().render(chat[:1], mark="!") == tuple(b"system: a\n")
 
 
+def test_ids_are_those_of_the_tokenizer_whatever_its_last_user_asked_for() -> None:
+    codec = byte_level()
+    chat = [{"role": "user", "content": "Keep <|end|> the memory."}]
+    expected = codec.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    codec.tokenizer(["a", "b c d"], padding="max_length", truncation=True, max_length=3)
+    assert codec.render([Message("user", "Keep <|end|> the memory.")]) == tuple(expected)
+    codec.tokenizer(["a", "b c d"], padding="max_length", truncation=True, max_length=3)
+    assert codec.count("Keep the memory of the method.") > 3
+
+
 def test_render_tells_what_is_wrong() -> None:
     codec = byte_level()
     codec.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
