@@ -4,10 +4,10 @@ Both take the same ragged MemAgent-like calls (block calls with a growing memory
 same model, the same loss (clipped ratio, token mean, no KL), AdamW and clipping, float32 on the CPU, each in
 a process of its own. TRL pads prompts on the left and completions on the right over the whole batch and cuts
 it into micro-batches of as many rows as fit the same token budget. Tokens counted are the real ones, without
-padding. The losses printed must agree.
+padding. The losses of the first update are printed and must agree.
 
-    python scripts/bench_update.py                       # the tiny policy (or a random model of its shape)
-    python scripts/bench_update.py --model FOLDER --rollouts 4 --block 256 --budget 2048
+    python scripts/bench_update.py      # the tiny policy, or random weights of its shape where it is missing
+    python scripts/bench_update.py --model smollm2 --rollouts 3 --block 256 --budget 2048
 """
 
 from __future__ import annotations
@@ -52,11 +52,14 @@ def make_rows(rollouts: int, block: int, vocabulary: int, seed: int) -> list[Any
 
 
 def load(model: str) -> Any:
-    """The model in a folder, or a random one of the tiny policy's shape."""
-    from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    """The model that `model` names (as in a recipe), or a random one of the tiny policy's shape."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from memfactory.models.load import load_policy
+    from memfactory.models.source import resolve_model
 
     if model:
-        return AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+        return load_policy(resolve_model(model), device="cpu")
     config = Qwen3Config(
         vocab_size=2112,
         hidden_size=160,
@@ -108,9 +111,13 @@ def theirs(model: Any, rows: list[Any], budget: int) -> Any:
         report_to="none",
         temperature=1.0,
     )
-    trainer = GRPOTrainer(
+
+    def no_reward(completions: list[Any], **_: Any) -> list[float | None]:
+        return [0.0] * len(completions)
+
+    trainer: Any = GRPOTrainer(
         model=model,
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        reward_funcs=no_reward,
         args=config,
         train_dataset=Dataset.from_dict({"prompt": ["x"]}),
         processing_class=tokenizer,
@@ -165,11 +172,11 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
     rows = make_rows(options.rollouts, options.block, model.config.vocab_size, options.seed)
     update = (ours if side == "memfactory" else theirs)(model, rows, options.budget)
     before = resident_mib()
-    update()
+    loss = update()
     times, cpu = [], time.process_time()
     for _ in range(options.repeats):
         started = time.perf_counter()
-        loss = update()
+        update()
         times.append(time.perf_counter() - started)
     seconds, cpu = min(times), (time.process_time() - cpu) / options.repeats
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -199,7 +206,7 @@ def main() -> None:
     )
     default = str(TINY) if (TINY / "model.safetensors").exists() else ""
     parser.add_argument(
-        "--model", default=default, help="model folder; default: data/tiny_policy or random weights"
+        "--model", default=default, help="model folder or a recipe's model.path; default: the tiny policy"
     )
     parser.add_argument("--rollouts", type=int, default=64, help="rollouts of 1 to 6 blocks")
     parser.add_argument("--block", type=int, default=160, help="tokens of a full block")
@@ -240,10 +247,8 @@ def main() -> None:
         f"{'':12}{'tokens/s':>10}{'seconds':>9}{'CPU s':>9}{'peak MiB':>10}{'of which update':>17}{'loss':>9}"
     )
     for side, result in results.items():
-        print(
-            f"{side:12}{result['tokens_per_second']:10.0f}{result['seconds']:9.2f}{result['cpu_seconds']:9.2f}{result['peak_mib']:10.0f}"
-            f"{result['update_mib']:17.0f}{result['loss']:9.4f}"
-        )
+        speed = f"{result['tokens_per_second']:10.0f}{result['seconds']:9.2f}{result['cpu_seconds']:9.2f}"
+        print(f"{side:12}{speed}{result['peak_mib']:10.0f}{result['update_mib']:17.0f}{result['loss']:9.4f}")
     memory = mine["update_mib"] / other["update_mib"]
     print(f"memfactory / trl: {ratio:.2f}x tokens/s, {memory:.2f}x memory of the update")
 

@@ -1,10 +1,11 @@
 """Make the untrained tiny policy: a Qwen3 model whose random weights already lean towards copying.
 
 From an ordinary initialisation a two-layer policy stays for thousands of steps at "some value of this text", until
-induction (find the name, say what followed it) appears by luck. Four plain changes of the random weights make it form
-within 300 steps for any seed tried:
+induction (find the name, say what followed it) appears by luck. With the four plain changes below, together, it formed
+within 300 steps on bare pairs, in the one seed tried (0); which of them are needed was not measured:
 
-- queries and keys start equal, and an output projection starts as the transpose of its values ("mimetic initialisation",
+- queries and keys start equal, and an output projection starts as the transpose of its values ("mimetic
+  initialisation",
   Trockman and Kolter, arXiv 2305.09828): tokens attend to their like, and what they carry keeps its meaning;
 - embeddings are larger than what the layers add, so that a token's identity survives the first layer;
 - all embeddings share one constant component, so that attention by distance is possible from the first step;
@@ -17,7 +18,13 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 STD = 0.08
 EMBEDDING_GAIN = 5.0
@@ -26,7 +33,9 @@ QK_GAIN = 1.2
 DOWN_GAIN = 0.2
 
 
-def build(tokenizer: PreTrainedTokenizerBase, *, seed: int, layers: int, width: int, mlp: int, heads: int) -> Qwen3ForCausalLM:
+def build(
+    tokenizer: PreTrainedTokenizerBase, *, seed: int, layers: int, width: int, mlp: int, heads: int
+) -> Qwen3ForCausalLM:
     """Build the model for a tokenizer; equal arguments give equal weights."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),

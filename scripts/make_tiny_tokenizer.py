@@ -1,6 +1,7 @@
 """Build the word-level tokenizer of the embedded tiny policy.
 
-One word, sign or number is one token, so that a policy of a million parameters can read English-like text. Decoding puts the
+One word, sign or number is one token, so that a policy of a million parameters can read English-like text.
+Decoding puts the
 spaces back where English has them: `decode(encode(text)) == text` and `encode(decode(ids)) == ids` for whatever the
 synthetic generators print.
 """
@@ -18,7 +19,8 @@ from memfactory.data.synthetic.vocabulary import SIGNS, TOKEN, all_words
 SPECIAL = ("<unk>", "<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
-    "{% if not loop.last or message['role'] != 'assistant' or not continue_final_message|default(false) %}<|end|>{% endif %}"
+    "{% if not loop.last or message['role'] != 'assistant' or not continue_final_message|default(false) %}"
+    "<|end|>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 NO_SPACE_BEFORE = (".", ",", "?", "!", ":", ";", "}", "]", ")", "%", "'s")
@@ -33,14 +35,18 @@ def build(size: int = VOCABULARY_SIZE) -> PreTrainedTokenizerFast:
     if spare < 100:
         raise SystemExit(f"{len(words)} words leave only {spare} spare tokens in a vocabulary of {size}")
     words += [f"<spare_{number}>" for number in range(spare)]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
             pre_tokenizers.Split(Regex(r"<spare_[0-9]+>|" + TOKEN.pattern), behavior="removed", invert=True),
         ]
     )
-    tokenizer.decoder = decoders.Sequence([decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse(), *_glue()])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse(), *_glue()]
+    )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
@@ -69,7 +75,9 @@ def _glue() -> list[decoders.Decoder]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the tokenizer files are written")
-    parser.add_argument("--size", type=int, default=VOCABULARY_SIZE, help="vocabulary size, spare tokens included")
+    parser.add_argument(
+        "--size", type=int, default=VOCABULARY_SIZE, help="vocabulary size, spare tokens included"
+    )
     arguments = parser.parse_args()
     tokenizer = build(arguments.size)
     tokenizer.save_pretrained(arguments.folder)

@@ -6,8 +6,10 @@ import os
 
 from hypothesis import settings
 
+from memfactory.core.compat import set_environment
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+set_environment()
 
 settings.register_profile("memfactory", deadline=None, derandomize=True)
 settings.load_profile("memfactory")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(
-    r"^(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ ]*$", re.DOTALL | re.MULTILINE
+    r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^ *(?P=fence) *$",
+    re.DOTALL | re.MULTILINE,
 )
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _MARKED = re.compile(r"<!-- results:start -->.*?<!-- results:end -->", re.DOTALL)
@@ -45,7 +47,12 @@ def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, match.start()) + 1, match["language"].strip(), match["text"])
+        Block(
+            page,
+            text.count("\n", 0, match.start()) + 1,
+            match["language"].strip(),
+            textwrap.dedent(match["text"]) if match["indent"] else match["text"],
+        )
         for match in _FENCE.finditer(text)
     ]
 

@@ -50,10 +50,17 @@ trainer: {{steps: 3, tasks_per_step: 2, save_every: 2, keep_last: 1, eval_before
 """
 
 
-def write_project(folder: Path, model: Path) -> Path:
-    """Write recipe and plugin to `folder`; return the recipe."""
+def write_project(folder: Path, model: Path, *, plugin: bool = True) -> Path:
+    """Write recipe and plugin to `folder`; return the recipe.
+
+    A process can load the plugin from one place only: without it the reward is a part that ships.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plugin.py").write_text(PLUGIN)
+    text = RECIPE.format(model=model)
+    if plugin:
+        (folder / "plugin.py").write_text(PLUGIN)
+    else:
+        text = text.replace("plugins: [plugin.py]\n", "").replace("type: letters", "type: f1")
     recipe = folder / "small.yaml"
-    recipe.write_text(RECIPE.format(model=model))
+    recipe.write_text(text)
     return recipe

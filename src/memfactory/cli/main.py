@@ -15,6 +15,7 @@ import typer
 
 from memfactory import __version__
 from memfactory.cli import data, listing, running
+from memfactory.core.compat import set_environment
 from memfactory.core.errors import UserError
 
 DONE, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -80,6 +81,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    set_environment()
     sys.exit(run())
 
 

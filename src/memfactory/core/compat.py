@@ -32,17 +32,20 @@ def prepare_imports() -> tuple[str, ...]:
     """
     global _checked
     if _checked is None:
-        _set_environment()
+        set_environment()
         _checked = tuple(name for name in FRAGILE if _is_broken(name))
         for name in _checked:
             _hide(name)
     return _checked
 
 
-def _set_environment() -> None:
-    """Settings that libraries read once, at import; what the user has set stays."""
-    # Threads that spin while they wait are ten times slower as soon as anything else wants the cores.
-    # Read when torch loads: no help if torch is imported already, so the programs call this first.
+def set_environment() -> None:
+    """Settings that libraries read once, when they load; what the user has set stays.
+
+    Cheap; for programs to call before anything imports torch. Idempotent.
+    """
+    # Threads that spin while they wait for each other are ten times slower as soon as anything else
+    # wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else a warning at each fork
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):

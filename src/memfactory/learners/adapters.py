@@ -15,7 +15,7 @@ from memfactory.core.errors import BadInput
 
 
 def add_lora(
-    model: Any, *, rank: int, alpha: float, dropout: float, targets: Sequence[str] | str, seed: int
+    model: Any, *, rank: int, alpha: int, dropout: float, targets: Sequence[str] | str, seed: int
 ) -> Any:
     """Return a peft model with LoRA adapters on `targets`; only they are trainable, in float32.
 
@@ -60,7 +60,9 @@ def _merge(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Weights of a model with peft layers, with `.base_layer` and the adapters gone from the names."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    layers: dict[str, Any] = {
+        name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
+    }
     for name, tensor in _distinct(model.state_dict().items()):
         owner, found, leaf = name.rpartition(".base_layer.")
         if found and leaf == "weight":

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,7 @@ class LocalLearnerConfig:
     dtype: str = "float32"
     device: str = "auto"
     lora_rank: int = 0
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     lora_dropout: float = 0.0
     lora_targets: list[str] = field(default_factory=lambda: ["all-linear"])
 
@@ -87,14 +86,20 @@ class LocalLearner:
         dtype: str = "float32",
         device: str = "auto",
         lora_rank: int = 0,
-        lora_alpha: float = 16.0,
+        lora_alpha: int = 16,
         lora_dropout: float = 0.0,
         lora_targets: Sequence[str] = ("all-linear",),
     ) -> None:
         from memfactory.learners.adapters import add_lora
         from memfactory.learners.optimizer import make_adamw
         from memfactory.learners.scoring import TokenScorer
-        from memfactory.learners.settings import check_settings, compute_dtype, load_for_training, pick_device
+        from memfactory.learners.settings import (
+            cast_parameters,
+            check_settings,
+            compute_dtype,
+            load_for_training,
+            pick_device,
+        )
 
         check_settings(
             lr=lr,
@@ -122,9 +127,11 @@ class LocalLearner:
             model, tokenizer, weights="float32" if lora_rank == 0 else dtype, device=self._device
         )
         self._lora = lora_rank > 0
-        self._reference_model = (
-            copy.deepcopy(base).requires_grad_(False).eval() if reference and not self._lora else None
-        )
+        self._reference_model = None
+        if reference and not self._lora:
+            self._reference_model = (
+                cast_parameters(copy.deepcopy(base), self._dtype).requires_grad_(False).eval()
+            )
         self._model = base
         if self._lora:
             targets = "all-linear" if list(lora_targets) == ["all-linear"] else lora_targets
@@ -160,28 +167,29 @@ class LocalLearner:
             (through the model, without padding), `completion_tokens`; `padding_share`; `seconds`, `tokens_per_second`.
 
         Raises:
-            UserError: loss or gradient is not finite; the weights are then as before that step.
+            UserError: loss or gradient is not finite, or memory ran out; the weights are as before that step.
             BadInput: rows lack what the objective needs, or a KL term without a reference.
         """
         import torch
 
         from memfactory.algorithms.rows import split_minibatches
         from memfactory.learners.microbatches import Tally, trainable_rows
+        from memfactory.learners.settings import memory_advice
 
         started = time.perf_counter()
         rows = trainable_rows(rows, objective)
         tally = Tally()
         minibatches = split_minibatches([row.rollout_id for row in rows], objective.minibatches)
         several = objective.epochs * len(minibatches) > 1
-        old = self._score(rows) if objective.tis_cap is not None and several else None
-        ref = self._score_reference(rows) if objective.kl_coef > 0 and rows else None
-
         devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with memory_advice(), torch.random.fork_rng(devices):
+            # Dropout depends on the step alone, not on who else draws from torch's generator.
             torch.manual_seed(derive_seed(self._seed, "update", self._step))
+            old = self._score(rows) if objective.tis_cap is not None and several else None
+            ref = self._score_reference(rows) if objective.kl_coef > 0 and rows else None
             self._model.train()
             try:
-                for _ in range(objective.epochs):
+                for _ in range(objective.epochs if rows else 0):
                     for chosen in minibatches:
                         self._optimizer_step(
                             [rows[i] for i in chosen],
@@ -213,6 +221,7 @@ class LocalLearner:
         from memfactory.learners.optimizer import learning_rate
 
         loss = 0.0
+        self._optimizer.zero_grad(set_to_none=True)
         weights = minibatch_weights(rows, objective)
         for micro in micro_batches(rows, weights, self._budget, self._device, old, ref):
             part = micro_loss(self._scorer, micro, objective)
@@ -281,10 +290,5 @@ class LocalLearner:
             return score_rows(self._reference_scorer, rows, self._budget, self._device)
         if not self._lora:
             raise BadInput("kl_coef > 0 needs the reference model: build the learner with reference=True")
-        with self._without_adapters():
-            return score_rows(self._scorer, rows, self._budget, self._device)
-
-    @contextmanager
-    def _without_adapters(self) -> Iterator[None]:
         with self._model.disable_adapter():
-            yield
+            return score_rows(self._scorer, rows, self._budget, self._device)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.core.errors import BadInput, UserError, did_you_mean
 from memfactory.learners.optimizer import Schedule
 
 
@@ -51,6 +52,20 @@ def compute_dtype(name: str) -> torch.dtype:
     return known[name]
 
 
+@contextmanager
+def memory_advice() -> Iterator[None]:
+    """Turn running out of memory into a `UserError` that names the keys to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise UserError(
+            "out of memory in the update: lower learner.micro_batch_tokens, set learner.gradient_checkpointing or "
+            f"train adapters with learner.lora_rank ({str(error).splitlines()[0]})"
+        ) from error
+
+
 def load_for_training(model: Any, tokenizer: Any, *, weights: str, device: torch.device) -> tuple[Any, Any]:
     """A causal LM (loaded if `model` is a folder) with weights of type `weights` on the device, and a tokenizer.
 
@@ -62,7 +77,11 @@ def load_for_training(model: Any, tokenizer: Any, *, weights: str, device: torch
         folder = Path(model)
         tokenizer = tokenizer if tokenizer is not None else load_tokenizer(folder)
         model = load_policy(folder, dtype=weights, device=str(device))
-    model.to(device)
-    for parameter in model.parameters():  # not model.to(dtype): rotary frequencies must stay float32
-        parameter.data = parameter.data.to(compute_dtype(weights))
-    return model, tokenizer
+    return cast_parameters(model.to(device), compute_dtype(weights)), tokenizer
+
+
+def cast_parameters(model: Any, dtype: torch.dtype) -> Any:
+    """Change the type of a model's parameters, in place; buffers (rotary frequencies) stay as they are."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model

@@ -60,11 +60,12 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
     except Exception as error:
         raise BadInput(f"{folder}: cannot load the tokenizer: {_first_line(error)}") from error
+    return tokenizer
 
 
 def _first_line(error: BaseException) -> str:

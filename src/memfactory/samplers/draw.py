@@ -11,17 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from memfactory.core.types import SamplingParams
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from numpy.typing import NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def uniforms(seeds: Sequence[int], positions: Sequence[int]) -> NDArray[np.float64]:
@@ -30,15 +27,20 @@ def uniforms(seeds: Sequence[int], positions: Sequence[int]) -> NDArray[np.float
     Each seed starts a SplitMix64 stream (Steele et al. 2014) of its own, read at `position`. 40 bits
     are used, so that a product with a float64 sum never rounds up to the sum itself.
     """
+    import numpy as np
+
+    golden = np.uint64(_GOLDEN)
     with np.errstate(over="ignore"):  # 64-bit arithmetic wraps on purpose
-        state = _mix(np.asarray(seeds, dtype=np.uint64) + _GOLDEN)
-        state = _mix(state + (np.asarray(positions, dtype=np.uint64) + np.uint64(1)) * _GOLDEN)
+        state = _mix(np.asarray(seeds, dtype=np.uint64) + golden)
+        state = _mix(state + (np.asarray(positions, dtype=np.uint64) + np.uint64(1)) * golden)
     return ((state >> np.uint64(24)).astype(np.float64) + 0.5) * 2.0**-40
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = (z ^ (z >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    import numpy as np
+
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX_2)
     return z ^ (z >> np.uint64(31))
 
 

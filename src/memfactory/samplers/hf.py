@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
-from memfactory.core.types import Completion, SamplingRequest
+from memfactory.core.types import Completion, FinishReason, SamplingRequest
 from memfactory.samplers.checks import check_request
 from memfactory.samplers.draw import draw
 from memfactory.samplers.driver import Driver
@@ -193,7 +193,7 @@ class _HfEngine:
             stopped = token in self._eos_ids
             if stopped or len(row.token_ids) >= row.request.params.max_tokens:
                 row.done = True
-                reason = "stop" if stopped else "length"
+                reason: FinishReason = "stop" if stopped else "length"
                 completion = Completion(
                     tuple(row.token_ids), tuple(row.logprobs), reason, policy_version=self.policy_version
                 )

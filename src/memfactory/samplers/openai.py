@@ -121,8 +121,7 @@ class OpenAISampler:
     def _enter_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._client is None:
-            import httpx
-            from openai import AsyncOpenAI
+            from openai import AsyncOpenAI, Timeout
 
             self._loop = loop
             self._gate = asyncio.Semaphore(self._max_concurrency)
@@ -131,7 +130,7 @@ class OpenAISampler:
                 base_url=self._base_url,
                 api_key=self._api_key,
                 max_retries=self._max_retries,
-                timeout=httpx.Timeout(self._timeout_s, connect=min(10.0, self._timeout_s)),
+                timeout=Timeout(self._timeout_s, connect=min(10.0, self._timeout_s)),
             )
 
     async def _ask(self, request: SamplingRequest) -> Completion:

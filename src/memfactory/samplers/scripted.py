@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
-from memfactory.core.types import Completion, SamplingRequest
+from memfactory.core.types import Completion, FinishReason, SamplingRequest
 from memfactory.models.text import ByteCodec, Codec
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ScriptedSampler:
         if eos is not None:
             ids = (*ids, eos)
         cut = ids[: request.params.max_tokens]
-        reason = "stop" if len(cut) == len(ids) else "length"
+        reason: FinishReason = "stop" if len(cut) == len(ids) else "length"
         return Completion(cut, (0.0,) * len(cut), reason, policy_version=self.policy_version)
 
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:

@@ -59,7 +59,7 @@ def seeded_draw() -> type:
 
 
 def pack(request: SamplingRequest) -> tuple[float, float, int, int]:
-    """What a draw depends on, as plain numbers: vLLM deep-copies it, which is slow for anything else."""
+    """What a draw depends on, as plain numbers, which cross into worker processes as well."""
     params = request.params
     return params.temperature, params.top_p, params.top_k, request.seed
 

@@ -75,11 +75,12 @@ class VllmEngine:
         params = self._params(
             temperature=0.0,
             max_tokens=request.params.max_tokens,
-            stop_token_ids=self._eos_ids,
+            stop_token_ids=list(self._eos_ids),
             logprobs=0,  # of the drawn token only
             detokenize=False,
             output_kind=self._final_only,
             extra_args={"draw": pack(request)},
+            skip_clone=True,  # made for this request alone
         )
         try:
             self._llm.llm_engine.add_request(

@@ -93,8 +93,16 @@ class RolloutSource:
         )
 
     def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:
-        """Scores of all held-out sets, with predictions."""
+        """Scores of all held-out sets, with predictions.
+
+        Raises the agents' error when not a single rollout of a set could be finished: zeros for a service
+        that was down would be kept as the policy's scores.
+        """
         results = self.evaluate_sets(label)
+        for name, result in results.items():
+            if result.predictions and result.errors == len(result.predictions):
+                first = result.predictions[0].error
+                raise ServiceError(f"all {result.errors} rollouts of evaluation set '{name}' failed; first: {first}")
         return {"sets": {name: result.as_json() for name, result in results.items()}}
 
     def _groups(self, step: int, position: int, count: int, refill: int) -> tuple[list[list[Rollout]], int]:

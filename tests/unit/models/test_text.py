@@ -153,6 +153,14 @@ def test_render(caplog: pytest.LogCaptureFixture) -> None:
     assert ByteCodec().render(chat[:1], mark="!") == tuple(b"system: a\n")
 
 
+def test_rendering_again_gives_the_same_and_remembers_little() -> None:
+    codec = byte_level()
+    chats = [[Message("user", f"question {n}")] for n in range(100)]
+    assert [codec.render(chat) for chat in chats] == [codec.render(chat) for chat in reversed(chats)][::-1]
+    assert codec.render(chats[0], mark="!") != codec.render(chats[0])
+    assert len(codec._rendered) <= 32
+
+
 def test_ids_are_those_of_the_tokenizer_whatever_its_last_user_asked_for() -> None:
     codec = byte_level()
     chat = [{"role": "user", "content": "Keep <|end|> the memory."}]

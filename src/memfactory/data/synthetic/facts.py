@@ -1,13 +1,15 @@
 """Long texts of small facts: the reading task on which a tiny memory agent is trained and measured in minutes.
 
-A text says who lives where, who plays what and so on, in plain sentences among fillers, far more than a memory of a dozen
-tokens can hold. The question needs one fact, or two about two people, and their places in the text are uniform: only an
-agent that keeps what the question asks for, through every block that follows, can answer.
+A text says who lives where, who plays what and so on, in plain sentences among fillers, far more than a memory
+of eight tokens can hold. The question needs one fact, or two about two people, and their places in the text are
+uniform: only an agent that keeps what the question asks for, through every block that follows, can answer.
 
 - A *section* is exactly `section_tokens` tokens of the tiny tokenizer, so block borders fall between sentences.
-- The person asked about is named once in the text; everybody else may return, always with the same facts.
-- Train and held-out texts use disjoint (name, value) pairs, divided by a hash: held-out facts were never read in training.
-- Everything is drawn from `random.Random(str)`, so a task is a function of (seed, split, index) and the arguments alone.
+- The person asked about is named once in the text; everybody else may return, with one value for each kind of fact.
+- Train and held-out texts use disjoint (name, value) pairs, divided by a hash: held-out facts were never read
+  in training.
+- Everything is drawn from `random.Random(str)`, so a task is a function of (seed, split, index) and the
+  arguments alone.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class Section:
 
 
 def split_of(name: str, value: str) -> str:
-    """The split in which a (name, value) pair may appear; a hash decides, so that it never depends on list positions."""
+    """The split in which a (name, value) pair may appear; a hash decides, so it never depends on list positions."""
     return "heldout" if zlib.crc32(f"{name}|{value}".encode()) % 100 < _HELD_OUT_PERCENT else "train"
 
 
@@ -117,7 +119,9 @@ def make_section(
         sentences.append((None, pattern))
         room -= count
     rng.shuffle(sentences)
-    return Section(" ".join(text for _, text in sentences), tuple(fact for fact, _ in sentences if fact is not None))
+    return Section(
+        " ".join(text for _, text in sentences), tuple(fact for fact, _ in sentences if fact is not None)
+    )
 
 
 def make_task(

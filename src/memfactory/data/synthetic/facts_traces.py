@@ -5,11 +5,14 @@ Pre-training goes through phases, each a stream of rows `{"module", "messages", 
 - `pairs`: bare "name value" pairs, recited. Copying (induction) forms here, in a small vocabulary.
 - `recite`: the facts of an English section, recited as notes.
 - `read`: update and answer calls done right, with a share of `recite`.
-- `habits`: like `read`, but with probability `habit` an update keeps the section's *last* fact whatever the question, so
+- `habits`: like `read`, but with probability `habit` an update keeps the section's *last* fact whatever the
+  question, so
   that the greedy policy is nearly always wrong while a sampled one is sometimes right: something for RL to unlearn.
 
-Facts to recite are drawn *with* replacement: as a permutation they would teach "a value not said yet" instead of copying.
-All facts come from the train split's (name, value) pairs. A row is a function of (seed, phase, index) and the arguments.
+Facts to recite are drawn *with* replacement: as a permutation they would teach "a value not said yet" instead
+of copying.
+All facts come from the train split's (name, value) pairs. A row is a function of (seed, phase, index) and the
+arguments.
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ from memfactory.data.synthetic.facts import (
     Fact,
     Section,
     draw_fact,
-    make_answer,
     make_question,
     make_section,
 )
@@ -64,15 +66,20 @@ def make_trace(
 ) -> dict[str, Any]:
     """Make one supervised row.
 
-    `names` and `values` keep only the first names, and the first values of each kind; `pairs` is the range of the number of
-    pairs in a `pairs` row;  `recitals` the number of facts recited (default: as many as shown); `recite_share` and `answer_share` divide the rows of `read` and `habits`, the rest are updates;
-    `habit` and `surplus` are the probabilities of the two faults of an update in `habits`.
+    `names` and `values` keep only the first names, and the first values of each kind. `pairs` is the range of
+    the number
+    of pairs in a `pairs` row, `recitals` the number of facts recited (default: as many as shown), `echo` the share of
+    `pairs` rows that say each name again after its value. `recite_share` and `answer_share` divide the rows of
+    `read` and
+    `habits`, the rest are updates; `habit` and `surplus` are the probabilities of an update's two faults in `habits`.
     """
     if phase not in PHASES:
         raise ValueError(f"unknown phase {phase!r}; known: {', '.join(PHASES)}")
     rng = random.Random(f"traces|{seed}|{phase}|{index}")
     if phase == "pairs":
-        facts = [draw_fact(rng, name, "train", values) for name in rng.sample(NAMES[:names], rng.randint(*pairs))]
+        facts = [
+            draw_fact(rng, name, "train", values) for name in rng.sample(NAMES[:names], rng.randint(*pairs))
+        ]
         shown = " ".join(f"{fact.name} {fact.value}" for fact in facts)
         shape = "{0.name} {0.value} {0.name}" if rng.random() < echo else "{0.name} {0.value}"
         said = " ".join(shape.format(fact) for fact in rng.choices(facts, k=recitals or len(facts)))
@@ -82,7 +89,9 @@ def make_trace(
     if phase != "recite" and rng.random() >= recite_share:
         module = "answer" if rng.random() < answer_share / (1 - recite_share) else "update"
     if module == "recite":
-        said = " ".join(fact.note for fact in rng.choices(scene.section.facts, k=recitals or facts_per_section))
+        said = " ".join(
+            fact.note for fact in rng.choices(scene.section.facts, k=recitals or facts_per_section)
+        )
         return _row(module, _RECITE.format(block=scene.section.text), said)
     memory = scene.memory(prompts["empty_memory"])
     if module == "answer":
@@ -95,7 +104,9 @@ def make_trace(
         if rng.random() < habit:
             said = scene.section.facts[-1].note
         elif rng.random() < surplus:
-            said = f"{said} {rng.choice(scene.section.facts).note}" if said != prompts["empty_memory"] else said
+            said = (
+                f"{said} {rng.choice(scene.section.facts).note}" if said != prompts["empty_memory"] else said
+            )
     prompt = prompts["update"].format(question=scene.question, memory=memory, block=scene.section.text)
     return _row(module, prompt, said)
 
@@ -144,6 +155,3 @@ class _Scene:
 
 def _row(module: str, prompt: str, completion: str) -> dict[str, Any]:
     return {"module": module, "messages": [{"role": "user", "content": prompt}], "completion": completion}
-
-
-__all__ = ["PHASES", "PROMPTS", "make_answer", "make_trace"]

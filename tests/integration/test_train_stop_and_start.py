@@ -1,0 +1,215 @@
+"""Stopping a run by signals, two processes on one folder, and starting a run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.launching import Launch, Strike, fingerprint, launch
+from tests.integration.projects import write_project
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Path:
+    return write_project(tmp_path_factory.mktemp("project"), policy_folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Path:
+    """The run folder of an uninterrupted run; tests only read it, or start it again."""
+    folder = tmp_path_factory.mktemp("finished")
+    ended = launch(["train", str(recipe), "-o", str(folder / "run")], folder)
+    assert ended.code == 0, ended.err
+    return folder / "run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("at", "name", "steps_done"), [("update", "", 1), ("rollout", "eval-1x", 0)])
+def test_a_signal_finishes_the_step_saves_and_resumes_the_same(
+    number: int, at: str, name: str, steps_done: int, recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
+    stopped = launch(command, tmp_path, Strike(at, name, number=number))
+    assert stopped.code == 128 + number
+    assert "Traceback" not in stopped.err
+    assert f"stopped after step {steps_done}, saved" in stopped.out
+    checkpoints = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert checkpoints == [f"step-{steps_done}"]
+    assert not (tmp_path / "run" / "final").exists()
+    again = launch(command, tmp_path)
+    assert again.code == 0, again.err
+    assert f"resuming after step {steps_done} of 3" in again.out
+    assert fingerprint(tmp_path / "run") == fingerprint(finished)
+
+
+def test_a_second_signal_stops_at_once(recipe: Path, finished: Path, tmp_path: Path) -> None:
+    command = ["train", str(recipe), "-o", str(tmp_path / "run"), "trainer.steps=2000"]
+    running = Launch(command, tmp_path, None)
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), running)
+    for _ in range(2):
+        os.kill(running.process.pid or 0, signal.SIGINT)
+    ended = running.end()
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+
+
+def wait_for(condition: Any, running: Launch) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        assert running.process.is_alive(), running.err.read_text()
+        time.sleep(0.02)
+    raise AssertionError("it never came")
+
+
+def test_a_second_process_on_one_folder_is_refused_and_harms_nothing(recipe: Path, tmp_path: Path) -> None:
+    command = ["train", str(recipe), "-o", str(tmp_path / "run"), "trainer.steps=2000"]
+    first = Launch(command, tmp_path, None)
+    try:
+        wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), first)
+        for options in ([], ["--fresh"]):
+            second = launch([*command, *options], tmp_path)
+            assert second.code == 2
+            assert len(second.error_lines) == 1
+            assert "another process is using this run folder" in second.err
+        lines = (tmp_path / "run" / "metrics.jsonl").read_text().count("\n")
+        wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") > lines, first)
+    finally:
+        first.process.kill()
+        first.process.join()
+
+
+def test_a_finished_run_started_again_only_shows_its_summary(recipe: Path, finished: Path) -> None:
+    before = fingerprint(finished)
+    stamp = (finished / "final" / "model.safetensors").stat().st_mtime_ns
+    metrics = (finished / "metrics.jsonl").read_bytes()
+    again = launch(["train", str(recipe), "-o", str(finished)], finished.parent)
+    assert again.code == 0
+    assert "this run is finished" in again.out
+    assert "exact_match on held-out tasks" in again.out
+    assert "resuming" not in again.out and "loading" not in again.out
+    assert fingerprint(finished) == before
+    assert (finished / "metrics.jsonl").read_bytes() == metrics
+    assert (finished / "final" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_finished_run_killed_while_showing_its_summary_shows_it_again(
+    recipe: Path, finished: Path
+) -> None:
+    before = fingerprint(finished)
+    command = ["train", str(recipe), "-o", str(finished)]
+    assert launch(command, finished.parent, Strike("replace", "summary.json")).code == -9
+    assert launch(command, finished.parent).code == 0
+    after = fingerprint(finished)
+    for run in (before, after):
+        run["files"] = [name for name in run["files"] if not name.endswith(".partial")]
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("learner.lr=2e-3", "learner.lr"),
+        ("seed=7", "seed"),
+        ("trainer.steps=4", "trainer.steps"),
+        ("data.train.size=41", "data.train.size"),
+        ("reward.letters.weight=2.0", "reward.letters.weight"),
+        ("~data.eval.2x", "data.eval.2x"),
+    ],
+)
+def test_another_recipe_on_the_same_folder_is_refused(
+    change: str, key: str, recipe: Path, finished: Path
+) -> None:
+    before = fingerprint(finished)
+    ended = launch(["train", str(recipe), "-o", str(finished), change], finished.parent)
+    assert ended.code == 2
+    assert len(ended.error_lines) == 1
+    assert key in ended.err and "--fresh" in ended.err
+    assert fingerprint(finished) == before
+
+
+@pytest.mark.parametrize("change", ["trainer.save_every=1", "trainer.keep_last=3", "trainer.log_rollouts=1"])
+def test_what_does_not_change_the_result_may_change(change: str, recipe: Path, finished: Path) -> None:
+    assert launch(["train", str(recipe), "-o", str(finished), change], finished.parent).code == 0
+
+
+@pytest.mark.parametrize(
+    "strike",
+    [
+        None,
+        Strike("rmtree", "checkpoints.old.partial", nth=2),
+        Strike("rmtree", "final.old.partial", nth=2),
+        Strike("replace", "/recipe.yaml"),
+    ],
+    ids=str,
+)
+def test_fresh_starts_over_also_when_it_was_killed(
+    strike: Strike | None, recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    """The folder held a run with another learning rate; afterwards nothing of it is left."""
+    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
+    assert launch([*command, "learner.lr=5e-3", "trainer.steps=1"], tmp_path).code == 0
+    if strike is not None:
+        assert launch([*command, "--fresh"], tmp_path, strike).code == -9
+    ended = launch([*command, "--fresh"], tmp_path)
+    assert ended.code == 0, ended.err
+    assert fingerprint(tmp_path / "run") == fingerprint(finished)
+
+
+def test_keep_last_keeps_the_newest_and_the_run_can_go_on_from_an_older_one(
+    recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    options = ["trainer.save_every=1", "trainer.keep_last=2"]
+    command = ["train", str(recipe), "-o", str(tmp_path / "run"), *options]
+    assert launch(command, tmp_path, Strike("replace", "evaluation/after.json")).code == -9
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-2", "step-3"]
+    (checkpoints / "step-3" / "trainer.json").write_text("{")
+    damaged = launch(command, tmp_path)
+    assert damaged.code == 2
+    assert len(damaged.error_lines) == 1
+    assert "step-3/trainer.json" in damaged.err
+    shutil.rmtree(checkpoints / "step-3")
+    assert launch(command, tmp_path).code == 0
+    run, whole = fingerprint(tmp_path / "run"), fingerprint(finished)
+    assert run["checkpoints"] == ["step-2", "step-3"]
+    assert run["weights"] == whole["weights"]
+    assert run["metrics"] == whole["metrics"]
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    ended = launch(["train", str(recipe), "-o", str(tmp_path / "run")], tmp_path)
+    assert ended.code == 2
+    assert len(ended.error_lines) == 1
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_may_follow_an_evaluation_in_the_same_folder(recipe: Path, tmp_path: Path) -> None:
+    assert launch(["eval", str(recipe), "-o", str(tmp_path / "run")], tmp_path).code == 0
+    ended = launch(["train", str(recipe), "-o", str(tmp_path / "run"), "trainer.steps=1"], tmp_path)
+    assert ended.code == 0, ended.err
+    assert len(list((tmp_path / "run" / "eval").iterdir())) == 1
+
+
+def test_summary_and_report_say_what_was_measured(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    evaluations = {
+        label: json.loads((finished / "evaluation" / f"{label}.json").read_text())["sets"]
+        for label in ("before", "after")
+    }
+    for label, sets in evaluations.items():
+        assert summary[label] == {name: s["scores"]["exact_match"] for name, s in sets.items()}
+    assert summary["seed"] == 1 and summary["steps"] == 3 and summary["seconds"] > 0
+    assert (finished / "reward.png").read_bytes().startswith(b"\x89PNG")
+    assert "3 steps" in (finished / "report.md").read_text()
+    log = (finished / "log.txt").read_text()
+    assert "step 3/3" in log
