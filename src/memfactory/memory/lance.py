@@ -1,0 +1,243 @@
+"""The memory bank on disk, in a LanceDB table: survives a kill at any moment, one writer, many readers.
+
+A folder holds `bank.json` (layout version, embedder, dimension), `writer.lock` and the table. Every change, or
+every transaction, is one commit of the table: one atomic rename, so a bank is as it was before or after it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from memfactory.core.errors import BadInput, UserError
+from memfactory.core.files import disk_errors, write_json
+from memfactory.memory.bank import LayeredBank, _State, _Texts
+from memfactory.memory.lance_rows import GONE, META, TABLE, Snapshot, lance_errors, read_state, schema, to_table
+from memfactory.memory.layers import merged
+
+FORMAT, VERSION = "memfactory-memory-bank", 1
+_INFO, _LOCK = "bank.json", "writer.lock"
+_OLD = timedelta(hours=1)  # how long readers may look at a version that was replaced
+_NEXT = "memfactory:next_number"  # a note: numbers below it are taken, though the items may be gone
+
+
+class LanceBank(LayeredBank):
+    """A memory bank that lasts. `path` is its folder; it is made when it does not exist and `mode` is write.
+
+    `embedder` and `dim` are those of the vectors to come: other ones than the bank's are an error; left out,
+    they are the bank's own. After `compact_every` commits the table is tidied, and from `index_from`
+    memories on it then gets a vector index: searches become fast and approximate.
+    Raises `BadInput` for a folder that is no bank, a bank of a newer version, another embedder, or a bank
+    that another process writes to.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        embedder: str | None = None,
+        dim: int | None = None,
+        mode: Literal["write", "read"] = "write",
+        compact_every: int = 200,
+        index_from: int = 20_000,
+    ) -> None:
+        self.path = Path(path).expanduser()
+        self.mode = mode
+        self._compact_every = compact_every
+        self._index_from = index_from
+        self._lock: int | None = None
+        if mode == "read" or self.path.exists():
+            _check_folder(self.path)
+        if mode == "write":
+            self._take_lock()
+        try:
+            info = _read_info(self.path) if (self.path / _INFO).exists() else None
+            if info is None:
+                info = self._create(embedder, dim)
+            super().__init__(info["embedder"], info["dim"])
+            if embedder is not None or dim is not None:
+                self.require_embedder(embedder or self.embedder, dim or self.dim, str(self.path))
+            with lance_errors(str(self.path)):
+                import lancedb
+
+                self._database = lancedb.connect(str(self.path))
+                self._table = self._database.open_table(TABLE)
+                fragments = self._table.stats()["fragment_stats"]["num_fragments"]
+        except BaseException:
+            self.close()
+            raise
+        self._commits = int(fragments)
+        self.refresh()
+
+    @property
+    def indexed(self) -> bool:
+        """Whether searches go by a vector index (fast, approximate) instead of through every vector."""
+        return self._base.indexed if isinstance(self._base, Snapshot) else False
+
+    def refresh(self) -> None:
+        """See what was committed last. A reader sees one moment until it asks; a writer is always up to date."""
+        with lance_errors(str(self.path)):
+            self._table.checkout_latest()
+            length, last, meta, self._gone = read_state(self._table)
+            indexed = bool(self._table.list_indices())
+        next_number = max(last + 1, int(meta.pop(_NEXT, "1")))
+        base = self._snapshot(next_number - 1, indexed)
+        self._committed = _State(base, (), length, next_number, meta, _Texts())
+        self._restore(self._committed)
+
+    def optimize(self, *, index: bool | None = None) -> None:
+        """Tidy the table: fewer files, deleted rows gone, new rows in the index, versions over an hour old dropped.
+
+        `index` makes a vector index (True) or none (False); None makes one from `index_from` memories on.
+        """
+        self._writable()
+        if self._depth:
+            raise RuntimeError("optimize inside a transaction")
+        with lance_errors(str(self.path)):
+            if self._gone:
+                self._upsert(to_table({}, {_NEXT: str(self._next_number)}, 0, self.dim))
+                self._table.delete(f"state = '{GONE}'")
+            if not self.indexed and (index or (index is None and len(self) >= self._index_from)):
+                self._create_index()
+            self._table.optimize(cleanup_older_than=_OLD)
+        self._commits = 0
+        self.refresh()
+
+    def prewarm(self) -> None:
+        """Load the index into memory, so that the first searches are as fast as later ones."""
+        if isinstance(self._base, Snapshot) and self.indexed:
+            with lance_errors(str(self.path)):
+                for config in self._base.table.list_indices():
+                    self._base.table.prewarm_index(config.name)
+
+    def close(self) -> None:
+        """Let another process write. What was committed is on disk already."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _create(self, embedder: str | None, dim: int | None) -> dict[str, Any]:
+        if embedder is None or dim is None:
+            self.close()
+            (self.path / _LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
+            raise BadInput(f"{self.path}: no memory bank here yet, and no embedder was named to make one for")
+        import lancedb
+
+        # `bank.json` comes last: a folder without it was never finished, and is made anew.
+        shutil.rmtree(self.path / f"{TABLE}.lance", ignore_errors=True)
+        with lance_errors(str(self.path)):
+            lancedb.connect(str(self.path)).create_table(TABLE, schema=schema(dim))
+        info = {"format": FORMAT, "version": VERSION, "embedder": embedder, "dim": dim}
+        write_json(self.path / _INFO, info)
+        return info
+
+    def _take_lock(self) -> None:
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
+        except OSError:
+            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise BadInput(
+                f"{self.path}: process {owner} is writing to this memory bank; wait for it to end, or use a "
+                "bank of your own"
+            ) from None
+        self._lock = descriptor
+        with disk_errors(self.path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def _writable(self) -> None:
+        if self.mode == "read":
+            raise UserError(f"{self.path}: this memory bank was opened for reading only")
+        if self._lock is None:
+            raise UserError(f"{self.path}: this memory bank was closed; open it again to change it")
+
+    def _commit(self) -> None:
+        changes = merged((*self._layers, self._open), self.dim).changes
+        notes = {key: text for key, text in self._meta.items() if self._committed.meta.get(key) != text}
+        base = self._base
+        if not changes and not notes:
+            return
+        try:
+            with lance_errors(str(self.path)):
+                rows = to_table(changes, notes, self._next_number - 1, self.dim)
+                first = self._committed.next_number
+                if not notes and all(item and item.number >= first for item in changes.values()):
+                    self._table.add(rows)
+                else:
+                    self._upsert(rows)
+        except BaseException:
+            self._restore(self._committed)
+            raise
+        self._gone += sum(1 for item in changes.values() if item is None)
+        base = self._snapshot(self._next_number - 1, self.indexed)
+        self._committed = _State(base, (), self._length, self._next_number, self._meta, self._texts)
+        self._restore(self._committed)
+        self._commits += 1
+        if self._depth <= 1 and self._commits >= self._compact_every:
+            depth, self._depth = self._depth, 0
+            try:
+                self.optimize()
+            finally:
+                self._depth = depth
+
+    def _upsert(self, rows: Any) -> None:
+        merge = self._table.merge_insert("row").when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(rows)
+
+    def _snapshot(self, last_number: int, indexed: bool) -> Snapshot:
+        return Snapshot(self._database, self._table.version, str(self.path), last_number, indexed)
+
+    def _create_index(self) -> None:
+        from lancedb.index import IvfRq
+
+        partitions = max(1, min(1024, len(self) // 1600))
+        config = IvfRq(distance_type="dot", num_partitions=partitions, num_bits=4)
+        self._table.create_index("embedding", config=config)
+
+
+def is_bank(path: str | Path) -> bool:
+    """Whether a folder holds a memory bank."""
+    return (Path(path).expanduser() / _INFO).is_file()
+
+
+def _check_folder(path: Path) -> None:
+    """Raise `BadInput` unless a folder is a bank, or could become one."""
+    if not path.exists():
+        raise BadInput(f"{path}: no such memory bank")
+    if not path.is_dir():
+        raise BadInput(f"{path}: is a file; a memory bank is a folder")
+    strangers = {entry.name for entry in path.iterdir()} - {_LOCK, f"{TABLE}.lance", f"{_INFO}.partial"}
+    if _INFO not in strangers and strangers:
+        raise BadInput(f"{path}: this folder holds other things and no {_INFO}; it is no memory bank")
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    file = path / _INFO
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+        kind, version = info["format"], info["version"]
+        sound = kind == FORMAT and isinstance(version, int)
+    except (OSError, ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise BadInput(f"{file}: is not a memory bank's description; import the last export into a new bank")
+    if version > VERSION:
+        raise BadInput(
+            f"{path}: this memory bank has layout version {version}, and this memfactory reads up to {VERSION}; "
+            "install a newer memfactory"
+        )
+    if not isinstance(info.get("embedder"), str) or not isinstance(info.get("dim"), int):
+        raise BadInput(f"{file}: names no embedder and dimension; import the last export into a new bank")
+    return dict(info)

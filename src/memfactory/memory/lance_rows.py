@@ -1,0 +1,210 @@
+"""How a bank's items lie in a LanceDB table, and one version of such a table as the base of a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy
+
+from memfactory.core.errors import DiskError, UserError
+from memfactory.memory.item import Hit, MemoryItem
+from memfactory.memory.vectors import SLACK, exact_scores
+
+TABLE = "items"
+#: Of a row: a memory, a deleted one (its number stays taken), or a note of the bank.
+ITEM, GONE, META = "item", "gone", "meta"
+_TEXTS = (
+    "id",
+    "text",
+    "key",
+    "type",
+    "created_session",
+    "created_time",
+    "updated_session",
+    "updated_time",
+)
+_PLAIN = (*_TEXTS, "tags", "sources", "number")
+_PAGE = 10_000  # rows read at once
+_MARGIN = 8  # rows asked for beyond the best k, so that ties at the end are seen
+
+# How an index is searched; docs/memory_bank.md says what was measured.
+PROBES, REFINE = 64, 5
+
+
+def schema(dim: int) -> Any:
+    """The table's columns. `row` is what rows are told apart by: `item/ID` or `meta/KEY`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [pa.field("row", pa.string(), nullable=False), pa.field("state", pa.string(), nullable=False)]
+        + [pa.field(name, pa.string()) for name in _TEXTS]
+        + [pa.field(name, pa.list_(pa.string())) for name in ("tags", "sources")]
+        + [pa.field("number", pa.int64(), nullable=False), pa.field("embedding", pa.list_(pa.float32(), dim))]
+    )
+
+
+def to_table(changes: Mapping[str, MemoryItem | None], meta: Mapping[str, str], number: int, dim: int) -> Any:
+    """Changes of items (None: deleted) and of notes as rows; `number` is what rows without one get."""
+    import pyarrow as pa
+
+    items = [(item_id, item) for item_id, item in changes.items()]
+    empty = ("", "", "", "", "", "", "")
+    columns: dict[str, list[Any]] = {
+        "row": [f"item/{item_id}" for item_id, _ in items] + [f"meta/{key}" for key in meta],
+        "state": [GONE if item is None else ITEM for _, item in items] + [META] * len(meta),
+        "number": [number if item is None else item.number for _, item in items] + [0] * len(meta),
+    }
+    rows = [
+        (item_id, *(empty if item is None else (getattr(item, name) for name in _TEXTS[1:])))
+        for item_id, item in items
+    ] + [(key, value, *empty[1:]) for key, value in meta.items()]
+    for place, name in enumerate(_TEXTS):
+        columns[name] = [row[place] for row in rows]
+    for name in ("tags", "sources"):
+        lists = [() if item is None else getattr(item, name) for _, item in items]
+        columns[name] = [list(values) for values in lists] + [[] for _ in meta]
+    vectors = [None if item is None else item.embedding for _, item in items] + [None] * len(meta)
+    filled = [numpy.zeros(dim, numpy.float32) if v is None else v for v in vectors]
+    flat = numpy.concatenate(filled) if filled else numpy.empty(0, numpy.float32)
+    wanted = schema(dim)
+    arrays = {name: pa.array(values, wanted.field(name).type) for name, values in columns.items()}
+    arrays["embedding"] = pa.FixedSizeListArray.from_arrays(
+        pa.array(flat, pa.float32()), dim, mask=pa.array([v is None for v in vectors], pa.bool_())
+    )
+    return pa.table([arrays[name] for name in wanted.names], schema=wanted)
+
+
+def to_items(table: Any) -> list[MemoryItem]:
+    """Rows of state `item` as items, in the table's order."""
+    vectors: Sequence[Any] = [None] * table.num_rows
+    if "embedding" in table.column_names and table.num_rows:
+        column = table["embedding"].combine_chunks()
+        matrix = column.flatten() if column.null_count == 0 else column.fill_null(0.0).flatten()
+        if column.null_count == 0:
+            rows = matrix.to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
+            rows.flags.writeable = False
+            vectors = rows
+        else:
+            vectors = [None if value is None else _vector(value) for value in column.to_pylist()]
+    columns = [table[name].to_pylist() for name in _PLAIN]
+    items = []
+    for values, vector in zip(zip(*columns, strict=True), vectors, strict=True):
+        fields = dict(zip(_PLAIN, values, strict=True))
+        fields["tags"], fields["sources"] = tuple(fields["tags"] or ()), tuple(fields["sources"] or ())
+        items.append(MemoryItem(**fields, embedding=vector))
+    return items
+
+
+@contextmanager
+def lance_errors(path: str) -> Iterator[None]:
+    """Turn what LanceDB raises about files into one line that names the bank."""
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError) as error:
+        text = str(error)
+        line = " ".join(text.split())[:200]
+        if "No space left" in text or "os error 28" in text or "Disk quota" in text:
+            raise DiskError(
+                f"{path}: the disk is full; free some space and run the same command again"
+            ) from error
+        if "Permission denied" in text or "os error 13" in text:
+            raise DiskError(f"{path}: no permission to read or write this memory bank") from error
+        raise UserError(
+            f"{path}: this memory bank's files cannot be read or written ({line}); if they are damaged, "
+            "import the last export into a new bank"
+        ) from error
+
+
+class Snapshot:
+    """One version of a bank's table: the base of the bank that wrote it, of readers and of forks.
+
+    The table is opened when it is first asked. `indexed` tells whether a vector index will be used.
+    """
+
+    def __init__(self, database: Any, version: int, path: str, last_number: int, indexed: bool) -> None:
+        self._database = database
+        self.version = version
+        self.last_number = last_number
+        self.indexed = indexed
+        self._path = path
+
+    @cached_property
+    def table(self) -> Any:
+        with lance_errors(self._path):
+            table = self._database.open_table(TABLE)
+            table.checkout(self.version)
+            return table
+
+    def get(self, item_id: str) -> MemoryItem | None:
+        return self.fetch([item_id]).get(item_id)
+
+    def fetch(self, ids: Sequence[str]) -> dict[str, MemoryItem]:
+        """The items of those ids that are there."""
+        found: dict[str, MemoryItem] = {}
+        for start in range(0, len(ids), 500):
+            quoted = ", ".join(_quoted(f"item/{item_id}") for item_id in ids[start : start + 500])
+            found |= {item.id: item for item in self._read(f"row IN ({quoted})")}
+        return found
+
+    def items(self, *, embeddings: bool = True) -> Iterator[MemoryItem]:
+        """Every item by number, page after page."""
+        for first in range(0, self.last_number + 1, _PAGE):
+            page = self._read(f"number >= {first} AND number < {first + _PAGE}", embeddings)
+            yield from sorted(page, key=lambda item: item.number)
+
+    def with_text(self, text: str) -> list[MemoryItem]:
+        return self._read(f"text = {_quoted(text)}")
+
+    def nearest(self, query: numpy.ndarray, k: int, hidden: Collection[str]) -> list[Hit]:
+        """Exact without an index: asks for more rows until nothing beyond them can be among the best k."""
+        limit = k + _MARGIN + sum(1 for item_id in hidden if self._may_hold(item_id))
+        while True:
+            with lance_errors(self._path):
+                search = self.table.search(query, vector_column_name="embedding").distance_type("dot")
+                if self.indexed:
+                    search = search.nprobes(PROBES).refine_factor(REFINE)
+                rows = search.limit(limit).select([*_PLAIN, "embedding", "_distance"]).to_arrow()
+            distances = rows["_distance"].to_pylist()
+            hits = [hit for hit in exact_scores(to_items(rows), query) if hit.item.id not in hidden]
+            if len(distances) < limit:
+                return hits
+            if len(hits) >= k:
+                worst = sorted((hit.score for hit in hits), reverse=True)[k - 1]
+                if 1.0 - distances[-1] < worst - 2 * SLACK:
+                    return hits
+            limit *= 4
+
+    def _may_hold(self, item_id: str) -> bool:
+        digits = item_id[1:]
+        return not (item_id[:1] == "m" and digits.isdecimal() and int(digits) > self.last_number)
+
+    def _read(self, where: str, embeddings: bool = True) -> list[MemoryItem]:
+        columns = [*_PLAIN, "embedding"] if embeddings else list(_PLAIN)
+        with lance_errors(self._path):
+            query = self.table.search().where(f"state = '{ITEM}' AND {where}")
+            return to_items(query.select(columns).to_arrow())
+
+
+def read_state(table: Any) -> tuple[int, int, dict[str, str], int]:
+    """(items, last number, notes, deleted rows) of a table."""
+    import pyarrow.compute as pc
+
+    columns = table.search().select(["state", "number"]).to_arrow()
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(columns["state"]).to_pylist()}
+    last = pc.max(columns["number"]).as_py() or 0
+    notes = table.search().where(f"state = '{META}'").select(["id", "text"]).to_arrow()
+    meta = dict(zip(notes["id"].to_pylist(), notes["text"].to_pylist(), strict=True))
+    return counts.get(ITEM, 0), last, meta, counts.get(GONE, 0)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _vector(values: Iterable[float]) -> numpy.ndarray:
+    vector = numpy.array(values, numpy.float32)
+    vector.flags.writeable = False
+    return vector
