@@ -92,6 +92,7 @@ SMALL = (
     "trainer.eval_before=false",
     "trainer.eval_after=false",
 )
+TINY = ("model=tiny", "sampler=hf")
 
 TABLE: dict[str, Callable[[str], None]] = {
     # set-up
@@ -135,21 +136,28 @@ TABLE: dict[str, Callable[[str], None]] = {
     ),
     "memfactory eval memagent model.path=runs/memagent/final evaluation.repeats=4 "
     "sampling.eval.temperature=1.0": full("sampler=hf", "evaluation.limit=1", "~data.eval.16x"),
-    "memfactory eval memagent_smollm2 data.train.path=hotpot_dev_distractor_v1.json": config,
-    # reading; models that must be downloaded or converted are not opened
+    "memfactory eval memagent_smollm2 data.train.path=hotpot_dev_distractor_v1.json": full(
+        *TINY, "evaluation.limit=2"
+    ),
+    # reading; where weights would have to be converted the tiny policy takes their place, where they would have to be
+    # downloaded the recipe is only composed
     "memfactory infer memagent model.path=runs/memagent/final --input text.txt "
     '--question "Where does Anna live?" --show-memory': full("sampler=hf"),
-    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?"': config,
-    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?" --show-memory': config,
-    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?" --json': config,
+    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?"': full(*TINY),
+    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?" --show-memory': full(
+        *TINY
+    ),
+    'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?" --json': full(
+        *TINY
+    ),
     'memfactory infer memagent model.path=path/to/model --input book.txt --question "Who wrote the letter?"': config,
     "memfactory infer memagent model=qwen3_1.7b sampler=openai sampler.base_url=http://localhost:8000/v1 "
     '--input book.txt --question "Who wrote the letter?"': config,
-    "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": config,
+    "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": full(*TINY),
     # data
     "memfactory data check jsonl questions.jsonl": full(),
     "memfactory train memagent_smollm2 data=jsonl data.train.path=questions.jsonl "
-    "data.eval.heldout.path=heldout.jsonl": config,
+    "data.eval.heldout.path=heldout.jsonl": full(*TINY, *SMALL),
     "memfactory data make hotpotqa-long --source hotpot_train_v1.1.json --paragraphs 80 "
     "--output data/hotpotqa_long/train.parquet": full(),
     "memfactory data make hotpotqa-long --source hotpot_dev_distractor_v1.json --paragraphs 50 --limit 128 "

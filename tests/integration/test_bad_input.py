@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -230,9 +231,9 @@ def test_a_dry_run_writes_nothing(command: str, recipe: Path, capsys: pytest.Cap
     ],
 )
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
-    where: str, recipe: Path, tmp_path: Path, whole_run: dict[str, object]
+    where: str, tmp_path: Path, learning_recipe: Path, whole_run: dict[str, object]
 ) -> None:
-    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
+    command = ["train", str(learning_recipe), "-o", str(tmp_path / "run")]
     full = launch(command, tmp_path, full_disk=where)
     assert full.code == 1, full.err
     assert len(full.error_lines) == 1, full.err
@@ -244,25 +245,30 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> dict[str, object]:
+def learning_recipe(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Path:
+    """Weights really change under this one; it has a plugin, so it is for processes of their own."""
+    return write_project(tmp_path_factory.mktemp("project"), policy_folder)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, learning_recipe: Path) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("whole")
-    recipe = write_project(folder / "project", policy_folder, plugin=False)
-    assert launch(["train", str(recipe), "-o", str(folder / "run")], folder).code == 0
+    assert launch(["train", str(learning_recipe), "-o", str(folder / "run")], folder).code == 0
     return fingerprint(folder / "run")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
-def test_a_disk_that_is_really_full(recipe: Path, tmp_path: Path, whole_run: dict[str, object]) -> None:
+def test_a_disk_that_is_really_full(
+    tmp_path: Path, learning_recipe: Path, whole_run: dict[str, object]
+) -> None:
     """A file system of a few hundred KB: weights do not fit; a bigger one later, and the run goes on."""
-    import subprocess
-
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("cannot mount here")
     try:
-        command = ["train", str(recipe), "-o", str(disk / "run")]
+        command = ["train", str(learning_recipe), "-o", str(disk / "run")]
         full = launch(command, tmp_path)
         assert full.code == 1
         assert len(full.error_lines) == 1, full.err

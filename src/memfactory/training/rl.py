@@ -102,7 +102,9 @@ class RolloutSource:
         for name, result in results.items():
             if result.predictions and result.errors == len(result.predictions):
                 first = result.predictions[0].error
-                raise ServiceError(f"all {result.errors} rollouts of evaluation set '{name}' failed; first: {first}")
+                raise ServiceError(
+                    f"all {result.errors} rollouts of evaluation set '{name}' failed; first: {first}"
+                )
         return {"sets": {name: result.as_json() for name, result in results.items()}}
 
     def _groups(self, step: int, position: int, count: int, refill: int) -> tuple[list[list[Rollout]], int]:

@@ -24,6 +24,13 @@ from rich.progress import (
 from memfactory.core.files import disk_errors
 
 _SECONDS_BETWEEN_LINES = 15.0
+_UPDATE_SPEED = ("tokens_per_second/update", "update tok/s", ",.0f")
+_RL_FIGURES = (
+    ("reward", "reward", ".3f"),
+    ("tokens_per_second/collect", "rollout tok/s", ",.0f"),
+    _UPDATE_SPEED,
+)
+_SFT_FIGURES = (("loss", "loss", ".3f"), _UPDATE_SPEED)
 
 
 class TrainingView:
@@ -110,14 +117,7 @@ class TrainingView:
 
 
 def _figures(record: Mapping[str, Any]) -> str:
-    parts = []
-    for key, label, form in (
-        ("reward", "reward", "{:.3f}"),
-        ("loss", "loss", "{:.3f}"),
-        ("tokens_per_second/collect", "rollout tok/s", "{:,.0f}"),
-        ("tokens_per_second/update", "update tok/s", "{:,.0f}"),
-    ):
-        value = record.get(key)
-        if value and not (key == "loss" and "reward" in record):
-            parts.append(f"{label} {form.format(value)}")
-    return "  ".join(parts)
+    shown = _RL_FIGURES if "reward" in record else _SFT_FIGURES
+    return "  ".join(
+        f"{label} {record[key]:{form}}" for key, label, form in shown if record.get(key) is not None
+    )
