@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from memfactory.cli.main import run
 from tests.docs.pages import ROOT, blocks, commands, links, pages
@@ -75,6 +76,8 @@ def alone(*extra: str) -> Callable[[str], None]:
     """Run in a process of its own: the copied plugin registers the same names as the original."""
 
     def check(command: str) -> None:
+        if not Path("my_memory").exists():
+            copy_example("cp -r docs/examples/notes_memory my_memory")
         program, *arguments = shlex.split(command)
         start = [sys.executable, "-m", "memfactory"] if program == "memfactory" else [sys.executable]
         done = subprocess.run([*start, *arguments, *extra], capture_output=True, text=True)
@@ -113,8 +116,8 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory components": full(),
     "memfactory components learner": full(),
     "memfactory components learner local": full(),
-    # training the policy that ships; the first train makes runs/memagent/final for those after it
-    "memfactory train memagent": full(*SMALL),
+    # training the policy that ships
+    "memfactory train memagent": full(*SMALL, "--fresh"),
     "memfactory train memagent --dry-run": plan,
     "memfactory train memagent --print-config": config,
     "memfactory train memagent seed=1 --output-dir runs/memagent-seed1": plan,
@@ -201,6 +204,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / name).write_text(json.dumps([hotpotqa_example(number) for number in range(130)]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        assert run(["train", "memagent", *SMALL]) == 0  # some commands begin with runs/memagent/final
         yield folder
 
 
@@ -234,6 +238,17 @@ def test_command(command: str, reader: Path) -> None:
 def test_blocks_say_what_they_are() -> None:
     odd = [block.where for page in pages() for block in blocks(page) if block.language not in LANGUAGES]
     assert not odd, f"blocks must be one of {', '.join(sorted(LANGUAGES))}"
+
+
+def test_recipes_in_pages_compose(tmp_path: Path) -> None:
+    shown = [block for page in pages() for block in blocks(page) if block.language == "yaml"]
+    complete = [block for block in shown if block.text.startswith("# mine.yaml\n")]
+    assert len(complete) >= 2
+    for block in shown:
+        assert isinstance(yaml.safe_load(block.text), dict), block.where
+    for block in complete:
+        (tmp_path / "mine.yaml").write_text(block.text)
+        assert run(["train", str(tmp_path / "mine.yaml"), "--print-config"]) == 0, block.where
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))

@@ -94,9 +94,7 @@ class Launch:
         return Ended(self.process.exitcode, self.out.read_text(), self.err.read_text())
 
 
-def launch(
-    argv: Sequence[str], folder: Path, strike: Strike | None = None, *, full_disk: str = ""
-) -> Ended:
+def launch(argv: Sequence[str], folder: Path, strike: Strike | None = None, *, full_disk: str = "") -> Ended:
     """Run `memfactory <argv>` to its end. Writes below a path that contains `full_disk` fail with ENOSPC."""
     return Launch(argv, folder, strike, full_disk).end()
 
@@ -190,9 +188,7 @@ def fingerprint(run: Path) -> dict[str, Any]:
     """Everything that two runs with the same recipe must have in common, time apart."""
     return {
         "weights": hashlib.sha256((run / "final" / "model.safetensors").read_bytes()).hexdigest(),
-        "metrics": [
-            timeless(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()
-        ],
+        "metrics": [timeless(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()],
         "evaluation": {
             path.name: timeless(json.loads(path.read_text()))
             for path in sorted((run / "evaluation").iterdir())

@@ -61,7 +61,11 @@ def refused(
 )
 @pytest.mark.parametrize("command", ["train", "eval"])
 def test_a_mistake_in_the_recipe(
-    command: str, override: str, says: list[str], recipe: Path, capsys: pytest.CaptureFixture[str],
+    command: str,
+    override: str,
+    says: list[str],
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if command == "eval" and override.startswith("learner"):
@@ -81,8 +85,14 @@ def test_a_mistake_in_the_recipe(
         (json.dumps(GOOD_TASK) + "\n{broken\n", ":2: not valid JSON"),
         (json.dumps(GOOD_TASK) + "\n\n" + json.dumps(GOOD_TASK) + "\n", ":2: empty line"),
         (json.dumps(GOOD_TASK) + "\n[1]\n", ":2: expected an object"),
-        (json.dumps(GOOD_TASK) + '\n{"question": "q", "text": "t", "anwsers": ["a"]}\n', ":2: no field 'answers'"),
-        (json.dumps(GOOD_TASK) + '\n{"question": 3, "text": "t", "answers": ["a"]}\n', ":2: field 'question'"),
+        (
+            json.dumps(GOOD_TASK) + '\n{"question": "q", "text": "t", "anwsers": ["a"]}\n',
+            ":2: no field 'answers'",
+        ),
+        (
+            json.dumps(GOOD_TASK) + '\n{"question": 3, "text": "t", "answers": ["a"]}\n',
+            ":2: field 'question'",
+        ),
         (json.dumps(GOOD_TASK) + '\n{"question": "q", "text": "t", "answers": []}\n', ":2: no gold answer"),
         ('{"id": 1, "question": "q", "text": "t", "answers": "a"}\n' * 2, ":2: id '1' was used before"),
         (b"\xff\xfe broken", ":1: not UTF-8"),
@@ -121,7 +131,11 @@ def test_a_mistake_in_a_data_file(
 )
 @pytest.mark.parametrize("command", ["train", "eval", "infer"])
 def test_a_model_folder_that_lacks_something(
-    command: str, damage: list[str], says: str, recipe: Path, policy_folder: Path,
+    command: str,
+    damage: list[str],
+    says: str,
+    recipe: Path,
+    policy_folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(policy_folder, "broken")
@@ -149,7 +163,12 @@ def test_a_server_that_cannot_be_reached(
 ) -> None:
     Path("book.txt").write_text("Ann did it.")
     extra = ["--input", "book.txt", "--question", "Who?"] if command == "infer" else ["-o", "out"]
-    server = ["sampler=openai", "sampler.base_url=http://127.0.0.1:9/v1", "sampler.max_retries=0", "sampler.model=m"]
+    server = [
+        "sampler=openai",
+        "sampler.base_url=http://127.0.0.1:9/v1",
+        "sampler.max_retries=0",
+        "sampler.model=m",
+    ]
     line = refused(capsys, [command, recipe, *extra, *server], code=1)
     assert "http://127.0.0.1:9/v1 cannot be reached" in line
 
@@ -172,7 +191,10 @@ def test_a_server_cannot_be_trained(recipe: Path, capsys: pytest.CaptureFixture[
         (["--input", "book.txt", "--tasks", "tasks.jsonl", "--question", "q"], "--tasks"),
         (["--tasks", "none.jsonl"], "none.jsonl"),
         (["--tasks", "tasks.jsonl", "--output", "book.txt"], "book.txt: exists and does not hold answers"),
-        (["--tasks", "tasks.jsonl", "--output", "tasks.jsonl"], "tasks.jsonl: exists and does not hold answers"),
+        (
+            ["--tasks", "tasks.jsonl", "--output", "tasks.jsonl"],
+            "tasks.jsonl: exists and does not hold answers",
+        ),
         (["--tasks", "tasks.jsonl", "--output", "."], "choose another --output"),
         (["--tasks", "tasks.jsonl", "--output", "book.txt/answers.jsonl"], "book.txt"),
     ],

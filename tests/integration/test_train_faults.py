@@ -108,7 +108,12 @@ def train(recipe: Path, folder: Path, *options: str) -> Ended:
 
 
 def flaky(fails: str) -> list[str]:
-    return ["~agent", f"+agent={{type: flaky, fails: {fails}}}", "trainer.eval_before=false", "trainer.save_every=1"]
+    return [
+        "~agent",
+        f"+agent={{type: flaky, fails: {fails}}}",
+        "trainer.eval_before=false",
+        "trainer.save_every=1",
+    ]
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -116,7 +121,9 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_wild_replies_are_scored_counted_and_trained_on(recipe: Path, tmp_path: Path) -> None:
-    ended = train(recipe, tmp_path, "~sampler", "+sampler={type: wild}", "trainer.log_rollouts=100", "trainer.steps=2")
+    ended = train(
+        recipe, tmp_path, "~sampler", "+sampler={type: wild}", "trainer.log_rollouts=100", "trainer.steps=2"
+    )
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
     run = metrics(tmp_path)
@@ -139,7 +146,9 @@ def test_wild_replies_are_scored_counted_and_trained_on(recipe: Path, tmp_path: 
 
 
 def test_an_empty_reply_makes_no_row(recipe: Path, tmp_path: Path) -> None:
-    ended = train(recipe, tmp_path, "~sampler", "+sampler={type: wild}", "trainer.eval_before=false", "trainer.steps=2")
+    ended = train(
+        recipe, tmp_path, "~sampler", "+sampler={type: wild}", "trainer.eval_before=false", "trainer.steps=2"
+    )
     assert ended.code == 0, ended.err
     # The seventh reply is the empty one: the second step has it, and it has one row less than calls.
     assert [record["calls"] - record["rows"] for record in metrics(tmp_path)] == [0, 1]

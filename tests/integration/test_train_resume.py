@@ -163,10 +163,24 @@ def test_with_vllm_from_a_trained_folder_killed_and_the_same(
     tokenizer = AutoTokenizer.from_pretrained(first / "final")
     assert tokenizer.chat_template
     assert model.num_parameters() > 0
-    options = ["sampler=vllm", "sampler.kv_cache_gb=0.1", f"model.path={first / 'final'}", "trainer.save_every=1"]
+    options = [
+        "sampler=vllm",
+        "sampler.kv_cache_gb=0.1",
+        f"model.path={first / 'final'}",
+        "trainer.save_every=1",
+    ]
 
     def start(name: str, kill_at: int | None) -> int:
-        command = [sys.executable, "-m", "memfactory", "train", str(recipe), "-o", str(tmp_path / name), *options]
+        command = [
+            sys.executable,
+            "-m",
+            "memfactory",
+            "train",
+            str(recipe),
+            "-o",
+            str(tmp_path / name),
+            *options,
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         metrics = tmp_path / name / "metrics.jsonl"
         while process.poll() is None:

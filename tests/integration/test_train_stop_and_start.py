@@ -100,9 +100,7 @@ def test_a_finished_run_started_again_only_shows_its_summary(recipe: Path, finis
     assert (finished / "final" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
-def test_a_finished_run_killed_while_showing_its_summary_shows_it_again(
-    recipe: Path, finished: Path
-) -> None:
+def test_a_finished_run_killed_while_showing_its_summary_shows_it_again(recipe: Path, finished: Path) -> None:
     before = fingerprint(finished)
     command = ["train", str(recipe), "-o", str(finished)]
     assert launch(command, finished.parent, Strike("replace", "summary.json")).code == -9

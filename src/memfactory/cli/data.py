@@ -62,4 +62,6 @@ def check(
     for problem in report.problems:
         typer.echo(problem, err=True)
     typer.echo(f"{path}: {report.records} records, {report.bad} bad")
+    for note in report.notes:
+        typer.echo(note)
     return 0 if report.ok else 2

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from memfactory import __version__
-from memfactory.cli import data, listing, running
+from memfactory.cli import bank, data, listing, running
 from memfactory.core.compat import set_environment
 from memfactory.core.errors import UserError
 
@@ -35,6 +35,7 @@ app.command("recipes")(listing.recipes)
 app.command("components")(listing.components)
 app.command("env")(listing.env)
 app.add_typer(data.app, name="data")
+app.add_typer(bank.app, name="bank")
 
 
 def _version(asked: bool) -> None:

@@ -127,7 +127,7 @@ def _print(rollouts: list[Rollout], options: InferOptions, console: Console, err
     results = [result_of(rollout, memories=options.show_memory) for rollout in rollouts]
     if options.json:
         value: Any = results[0] if len(results) == 1 else results
-        console.file.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+        console.file.write(_json_for(value, console.encoding) + "\n")
         return
     for result in results:
         if len(results) > 1:
@@ -142,3 +142,13 @@ def _print(rollouts: list[Rollout], options: InferOptions, console: Console, err
                 f"[memory after block {number}]\n{memory}\n", highlight=False, markup=False, soft_wrap=True
             )
         console.print(result["answer"] or "(no answer)", highlight=False, markup=False, soft_wrap=True)
+
+
+def _json_for(value: Any, encoding: str) -> str:
+    """JSON in readable characters, or in escapes where the output cannot hold them (broken surrogates, ASCII)."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2)
+    return text

@@ -15,7 +15,7 @@ from typing import Any
 
 from memfactory.core.errors import BadInput, did_you_mean
 
-KINDS = ("sampler", "learner", "agent", "module", "environment", "data", "reward", "tracker")
+KINDS = ("sampler", "learner", "agent", "module", "environment", "data", "reward", "tracker", "embedder")
 
 
 @dataclass(frozen=True)

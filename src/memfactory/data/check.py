@@ -9,7 +9,7 @@ from typing import Any
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.types import Task
 from memfactory.data.files import open_records
-from memfactory.data.readers import hotpotqa, jsonl, memagent
+from memfactory.data.readers import hotpotqa, jsonl, locomo, memagent
 from memfactory.data.tasks import Parse, parse_at
 from memfactory.data.traces import parse_trace
 
@@ -18,6 +18,7 @@ FORMATS: Mapping[str, Parse[Any]] = {
     "hotpotqa": hotpotqa.parse_task,
     "hotpotqa_long": memagent.parse_hotpotqa_long,
     "jsonl": jsonl.make_parse(),
+    "locomo": locomo.parse_conversation,
     "memagent_parquet": memagent.parse_memagent,
     "memfactory_json": memagent.parse_memfactory,
     "traces": parse_trace,
@@ -26,11 +27,15 @@ FORMATS: Mapping[str, Parse[Any]] = {
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was found: `records` in the file, `bad` of them, and the messages of the first bad ones."""
+    """What was found: `records` in the file, `bad` of them, and the messages of the first bad ones.
+
+    `notes` are lines about a file that can be read: how many questions LoCoMo's splits hold, for instance.
+    """
 
     records: int
     bad: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -64,4 +69,5 @@ def check_file(format_name: str, path: str, *, most: int = 10) -> CheckReport:
         if problem:
             bad += 1
             problems.extend([problem] if len(problems) < most else [])
-    return CheckReport(len(records), bad, tuple(problems))
+    notes = (str(locomo.count_questions(path)),) if format_name == "locomo" and not bad else ()
+    return CheckReport(len(records), bad, tuple(problems), notes)

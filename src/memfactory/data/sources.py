@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data import traces
-from memfactory.data.readers import hotpotqa, jsonl, memagent
+from memfactory.data.readers import hotpotqa, jsonl, locomo, memagent
 from memfactory.data.tasks import as_task
 
-__all__ = ["FactsConfig", "facts", "hotpotqa", "jsonl", "memagent", "traces"]
+__all__ = ["FactsConfig", "facts", "hotpotqa", "jsonl", "locomo", "memagent", "traces"]
 
 
 @dataclass(frozen=True)

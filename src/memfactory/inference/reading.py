@@ -83,22 +83,35 @@ def done_ids(path: Path) -> set[str]:
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
-    whole, _, cut_off = data.rpartition(b"\n")
+    *whole, cut_off = data.split(b"\n")
     ids = set()
-    for line in whole.split(b"\n") if whole else ():
+    for line in whole:
         try:
-            record = json.loads(line)
-            if not {"id", "reply", "error"} <= record.keys():
-                raise foreign
-            ids.add(record["id"])
-        except (ValueError, TypeError, AttributeError):
+            ids.add(_id_of(json.loads(line)))
+        except (ValueError, TypeError, KeyError):
             raise foreign from None
     if cut_off:
-        if not (cut_off.startswith(_LINE_START) or _LINE_START.startswith(cut_off)):
+        if not _is_ours(cut_off):
             raise foreign
         with disk_errors(path), open(path, "r+b") as file:
             file.truncate(len(data) - len(cut_off))
     return ids
+
+
+def _id_of(record: Any) -> str:
+    """The task's id in a line that `write_result` wrote. Raises `KeyError` or `TypeError` for any other."""
+    record["reply"], record["error"]
+    return str(record["id"])
+
+
+def _is_ours(cut_off: bytes) -> bool:
+    """Whether an unfinished last line can be one of ours: a beginning, or all but the line break."""
+    try:
+        return bool(_id_of(json.loads(cut_off)))
+    except ValueError:
+        return cut_off.startswith(_LINE_START) or _LINE_START.startswith(cut_off)
+    except (TypeError, KeyError):
+        return False
 
 
 def write_result(file: TextIO, result: dict[str, Any], path: Path) -> None:

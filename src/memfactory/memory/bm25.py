@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy
 
-from memfactory.memory.item import Hit, MemoryItem, best_hits
+from memfactory.memory.item import MemoryItem
 
 # A word, or one character of a script that is written without spaces.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -25,16 +25,19 @@ class TextIndex:
     def __init__(self, items: Iterable[MemoryItem]) -> None:
         import bm25s
 
-        self._items = list(items)
-        corpus = [list(words(" ".join((item.key, item.text, *item.tags)))) for item in self._items]
+        self._ids: list[str] = []  # by number, as the items come
+        corpus = []
+        for item in items:
+            self._ids.append(item.id)
+            corpus.append(list(words(" ".join((item.key, item.text, *item.tags)))))
         self._known = {word for text in corpus for word in text}
         self._index = None
         if self._known:
             self._index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
             self._index.index(corpus, create_empty_token=False, show_progress=False)
 
-    def search(self, query: str, k: int) -> list[Hit]:
-        """The `k` best items that share a word with the query, best first."""
+    def search(self, query: str, k: int) -> list[tuple[str, float]]:
+        """Ids and scores of the `k` best items that share a word with the query, best first."""
         asked = [word for word in words(query) if word in self._known]
         if not asked or self._index is None or k < 1:
             return []
@@ -43,7 +46,8 @@ class TextIndex:
         if len(found) > k:
             threshold = numpy.partition(scores[found], len(found) - k)[len(found) - k]
             found = found[scores[found] >= threshold]
-        return best_hits([Hit(self._items[i], float(scores[i])) for i in found], k)
+        best = sorted((-float(scores[row]), int(row)) for row in found)[:k]
+        return [(self._ids[row], -score) for score, row in best]
 
 
 @lru_cache(maxsize=200_000)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import numpy
+
+#: What a bank takes as an embedding or a query; it brings it to float32 and length 1 itself.
+Vector: TypeAlias = "Sequence[float] | numpy.ndarray"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,14 @@ import fcntl
 import json
 import os
 import shutil
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from memfactory.core.errors import BadInput, UserError
 from memfactory.core.files import disk_errors, write_json
-from memfactory.memory.bank import LayeredBank, _State, _Texts
-from memfactory.memory.lance_rows import GONE, META, TABLE, Snapshot, lance_errors, read_state, schema, to_table
+from memfactory.memory.lance_rows import GONE, TABLE, Snapshot, lance_errors, read_state, schema, to_table
+from memfactory.memory.layered import BankState, LayeredBank, TextIndexOnce
 from memfactory.memory.layers import merged
 
 FORMAT, VERSION = "memfactory-memory-bank", 1
@@ -54,12 +53,14 @@ class LanceBank(LayeredBank):
         self._lock: int | None = None
         if mode == "read" or self.path.exists():
             _check_folder(self.path)
+        if not is_bank(self.path) and (mode == "read" or embedder is None or dim is None):
+            raise BadInput(f"{self.path}: no memory bank here yet, and no embedder was named to make one for")
         if mode == "write":
             self._take_lock()
         try:
-            info = _read_info(self.path) if (self.path / _INFO).exists() else None
-            if info is None:
-                info = self._create(embedder, dim)
+            if not is_bank(self.path):
+                self._create(embedder or "", dim or 0)
+            info = _read_info(self.path)
             super().__init__(info["embedder"], info["dim"])
             if embedder is not None or dim is not None:
                 self.require_embedder(embedder or self.embedder, dim or self.dim, str(self.path))
@@ -68,7 +69,7 @@ class LanceBank(LayeredBank):
 
                 self._database = lancedb.connect(str(self.path))
                 self._table = self._database.open_table(TABLE)
-                fragments = self._table.stats()["fragment_stats"]["num_fragments"]
+                fragments = self._table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]
         except BaseException:
             self.close()
             raise
@@ -85,10 +86,10 @@ class LanceBank(LayeredBank):
         with lance_errors(str(self.path)):
             self._table.checkout_latest()
             length, last, meta, self._gone = read_state(self._table)
-            indexed = bool(self._table.list_indices())
+            indexed = any("embedding" in config.columns for config in self._table.list_indices())
         next_number = max(last + 1, int(meta.pop(_NEXT, "1")))
         base = self._snapshot(next_number - 1, indexed)
-        self._committed = _State(base, (), length, next_number, meta, _Texts())
+        self._committed = BankState(base, (), length, next_number, meta, TextIndexOnce())
         self._restore(self._committed)
 
     def optimize(self, *, index: bool | None = None) -> None:
@@ -99,6 +100,9 @@ class LanceBank(LayeredBank):
         self._writable()
         if self._depth:
             raise RuntimeError("optimize inside a transaction")
+        self._tidy(index)
+
+    def _tidy(self, index: bool | None = None) -> None:
         with lance_errors(str(self.path)):
             if self._gone:
                 self._upsert(to_table({}, {_NEXT: str(self._next_number)}, 0, self.dim))
@@ -113,7 +117,7 @@ class LanceBank(LayeredBank):
         """Load the index into memory, so that the first searches are as fast as later ones."""
         if isinstance(self._base, Snapshot) and self.indexed:
             with lance_errors(str(self.path)):
-                for config in self._base.table.list_indices():
+                for config in self._table.list_indices():
                     self._base.table.prewarm_index(config.name)
 
     def close(self) -> None:
@@ -122,13 +126,7 @@ class LanceBank(LayeredBank):
             os.close(self._lock)
             self._lock = None
 
-    def _create(self, embedder: str | None, dim: int | None) -> dict[str, Any]:
-        if embedder is None or dim is None:
-            self.close()
-            (self.path / _LOCK).unlink(missing_ok=True)
-            with suppress(OSError):
-                self.path.rmdir()
-            raise BadInput(f"{self.path}: no memory bank here yet, and no embedder was named to make one for")
+    def _create(self, embedder: str, dim: int) -> None:
         import lancedb
 
         # `bank.json` comes last: a folder without it was never finished, and is made anew.
@@ -137,7 +135,6 @@ class LanceBank(LayeredBank):
             lancedb.connect(str(self.path)).create_table(TABLE, schema=schema(dim))
         info = {"format": FORMAT, "version": VERSION, "embedder": embedder, "dim": dim}
         write_json(self.path / _INFO, info)
-        return info
 
     def _take_lock(self) -> None:
         with disk_errors(self.path):
@@ -174,7 +171,7 @@ class LanceBank(LayeredBank):
                 rows = to_table(changes, notes, self._next_number - 1, self.dim)
                 first = self._committed.next_number
                 if not notes and all(item and item.number >= first for item in changes.values()):
-                    self._table.add(rows)
+                    self._table.add(rows, on_bad_vectors="null")
                 else:
                     self._upsert(rows)
         except BaseException:
@@ -182,19 +179,15 @@ class LanceBank(LayeredBank):
             raise
         self._gone += sum(1 for item in changes.values() if item is None)
         base = self._snapshot(self._next_number - 1, self.indexed)
-        self._committed = _State(base, (), self._length, self._next_number, self._meta, self._texts)
+        self._committed = BankState(base, (), self._length, self._next_number, self._meta, self._texts)
         self._restore(self._committed)
         self._commits += 1
-        if self._depth <= 1 and self._commits >= self._compact_every:
-            depth, self._depth = self._depth, 0
-            try:
-                self.optimize()
-            finally:
-                self._depth = depth
+        if self._commits >= self._compact_every:
+            self._tidy()
 
     def _upsert(self, rows: Any) -> None:
         merge = self._table.merge_insert("row").when_matched_update_all().when_not_matched_insert_all()
-        merge.execute(rows)
+        merge.execute(rows, on_bad_vectors="null")  # none are bad, but it takes null for bad
 
     def _snapshot(self, last_number: int, indexed: bool) -> Snapshot:
         return Snapshot(self._database, self._table.version, str(self.path), last_number, indexed)
@@ -202,6 +195,7 @@ class LanceBank(LayeredBank):
     def _create_index(self) -> None:
         from lancedb.index import IvfRq
 
+        self._table.create_scalar_index("row", index_type="BTREE", replace=True)  # for get and update
         partitions = max(1, min(1024, len(self) // 1600))
         config = IvfRq(distance_type="dot", num_partitions=partitions, num_bits=4)
         self._table.create_index("embedding", config=config)

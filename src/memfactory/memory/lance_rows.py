@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -82,13 +82,12 @@ def to_items(table: Any) -> list[MemoryItem]:
     vectors: Sequence[Any] = [None] * table.num_rows
     if "embedding" in table.column_names and table.num_rows:
         column = table["embedding"].combine_chunks()
-        matrix = column.flatten() if column.null_count == 0 else column.fill_null(0.0).flatten()
-        if column.null_count == 0:
-            rows = matrix.to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
-            rows.flags.writeable = False
-            vectors = rows
-        else:
-            vectors = [None if value is None else _vector(value) for value in column.to_pylist()]
+        dim = column.type.list_size
+        flat = column.values.slice(column.offset * dim, len(column) * dim)  # also under rows that are null
+        rows = flat.to_numpy(zero_copy_only=False).reshape(-1, dim)
+        rows.flags.writeable = False
+        there = column.is_valid().to_pylist()
+        vectors = [row if valid else None for row, valid in zip(rows, there, strict=True)]
     columns = [table[name].to_pylist() for name in _PLAIN]
     items = []
     for values, vector in zip(zip(*columns, strict=True), vectors, strict=True):
@@ -202,9 +201,3 @@ def read_state(table: Any) -> tuple[int, int, dict[str, str], int]:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _vector(values: Iterable[float]) -> numpy.ndarray:
-    vector = numpy.array(values, numpy.float32)
-    vector.flags.writeable = False
-    return vector

@@ -6,7 +6,7 @@ share, and one open layer of its own. A fork seals the open layer and gives both
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -21,8 +21,11 @@ class Base(Protocol):
 
     def get(self, item_id: str) -> MemoryItem | None: ...
 
-    def items(self) -> Iterator[MemoryItem]:
-        """Every item, by number."""
+    def fetch(self, ids: Sequence[str]) -> dict[str, MemoryItem]:
+        """The items of those ids that are there."""
+
+    def items(self, *, embeddings: bool = True) -> Iterator[MemoryItem]:
+        """Every item, by number; possibly without their embeddings."""
 
     def with_text(self, text: str) -> list[MemoryItem]: ...
 

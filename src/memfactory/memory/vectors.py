@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from memfactory.memory.item import Hit, MemoryItem
+from memfactory.memory.item import Hit, MemoryItem, Vector
 
 #: Wider than the rounding of a float32 dot product of unit vectors, by whatever library computed it.
 SLACK = 1e-5
@@ -51,7 +51,7 @@ class Rows:
         return numpy.concatenate(parts) if parts else numpy.empty(0, numpy.float32)
 
 
-def unit(vector: Sequence[float] | numpy.ndarray, dim: int) -> numpy.ndarray:
+def unit(vector: Vector, dim: int) -> numpy.ndarray:
     """A vector as float32 of length 1. Raises `ValueError` for another dimension, zeros, NaN or infinity.
 
     One that has length 1 already, to float32's precision, keeps its bits.

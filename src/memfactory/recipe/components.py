@@ -27,6 +27,7 @@ BUILTIN = (
     "memfactory.agents.memagent",
     "memfactory.environments.long_context",
     "memfactory.data.sources",
+    "memfactory.memory.embedders",
     "memfactory.rewards.answer",
     "memfactory.rewards.format",
     "memfactory.training.trackers",

@@ -138,19 +138,22 @@ class _Scene:
         self.question: str = make_question(self.needed)
 
     def memory(self, empty: str) -> str:
-        """What stands in memory: what was read before, or somebody's note that nobody asked for, or nothing."""
-        if self._before and self._rng.random() < 0.85:
-            return " ".join(fact.note for fact in self._before)
-        strangers = self._strangers[: self._rng.choice((0, 1, 1, 2))]
-        return " ".join(fact.note for fact in strangers) or empty
+        """What stands in memory: notes on those asked about, or of strangers (a habit's doing), or nothing."""
+        chance = self._rng.random()
+        if chance < 0.6:
+            return self._notes(self._before)
+        strangers = self._strangers[: self._rng.choice((1, 1, 2))]
+        return " ".join(fact.note for fact in strangers) if chance < 0.85 else empty
 
     def known_to(self, memory: str) -> list[Fact]:
         return [fact for fact in self.needed if fact.note in memory]
 
     def update(self, memory: str) -> str:
-        """The right update: notes on those asked about, in the question's order; else the memory as it stands."""
-        known = [fact for fact in self.needed if fact.note in memory or fact in self.section.facts]
-        return " ".join(fact.note for fact in known) or memory
+        """The right update: a note on each person asked about, in the question's order."""
+        return self._notes([*self.known_to(memory), *self.section.facts])
+
+    def _notes(self, known: Sequence[Fact]) -> str:
+        return " ".join(fact.note if fact in known else f"{fact.name} {_UNKNOWN}." for fact in self.needed)
 
 
 def _row(module: str, prompt: str, completion: str) -> dict[str, Any]:

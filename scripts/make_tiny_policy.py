@@ -1,0 +1,146 @@
+"""Pre-train the tiny policy that ships: tokenizer, untrained model, then the five recipes of recipes/tiny_policy.
+
+Each phase is an ordinary `memfactory train` run of `stage: sft` below runs/tiny_policy, so a killed one resumes. At
+the end the policy and its model card, with the figures measured here, are written to data/tiny_policy. Takes about
+ten minutes on two CPU cores. Another machine may round differently and then get another, equally good policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = Path("runs/tiny_policy")
+PHASES = ("1_pairs", "2_short", "3_recite", "4_read", "5_habits")
+
+
+def main() -> None:
+    """Run all phases, evaluate, publish."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="of the untrained model and of every phase")
+    parser.add_argument("--output", type=Path, default=ROOT / "data" / "tiny_policy")
+    arguments = parser.parse_args()
+    untrained = WORK / "untrained"
+    if not (untrained / "model.safetensors").exists():
+        _run(sys.executable, str(ROOT / "scripts/make_tiny_tokenizer.py"), str(untrained))
+        _run(sys.executable, str(ROOT / "scripts/make_tiny_init.py"), str(untrained), "--seed", str(arguments.seed))
+    for phase in PHASES:
+        _memfactory("train", f"tiny_policy/{phase}", f"seed={arguments.seed}")
+    final = WORK / PHASES[-1] / "final"
+    for draw, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+        _memfactory(
+            "eval",
+            "memagent",
+            f"model.path={final}",
+            f"sampling.eval.temperature={temperature}",
+            "--output-dir",
+            str(WORK / draw),
+        )
+    shutil.copytree(final, arguments.output, dirs_exist_ok=True)
+    (arguments.output / "README.md").write_text(_card(arguments.output, arguments.seed), encoding="utf-8")
+    print(f"published: {arguments.output}")
+
+
+def _memfactory(*arguments: str) -> None:
+    _run(sys.executable, "-m", "memfactory", *arguments)
+
+
+def _run(*command: str) -> None:
+    if code := subprocess.run(command, check=False).returncode:
+        raise SystemExit(code)
+
+
+def _scores(folder: Path) -> dict[str, float]:
+    newest = max((folder / "eval").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    sets: dict[str, Any] = json.loads(newest.read_text())["sets"]
+    return {name: result["scores"]["exact_match"] for name, result in sets.items()}
+
+
+def _card(folder: Path, seed: int) -> str:
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    config = json.loads((folder / "config.json").read_text())
+    phases = []
+    for phase in PHASES:
+        summary = json.loads((WORK / phase / "summary.json").read_text())
+        recipe = yaml.safe_load((WORK / phase / "recipe.yaml").read_text())
+        phases.append(
+            f"| {phase} | {summary['steps']} | {recipe['trainer']['tasks_per_step']} | "
+            f"{summary['before']['heldout']:.3f} | {summary['after']['heldout']:.3f} | {summary['seconds']:.0f} |"
+        )
+    greedy, sampled = _scores(WORK / "greedy"), _scores(WORK / "sampled")
+    names = list(greedy)
+    return CARD.format(
+        layers=config["num_hidden_layers"],
+        width=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        mlp=config["intermediate_size"],
+        vocabulary=config["vocab_size"],
+        parameters=_parameters(folder),
+        phases="\n".join(phases),
+        columns=" | ".join(names),
+        rule="---|" * len(names),
+        greedy=" | ".join(f"{greedy[name]:.3f}" for name in names),
+        sampled=" | ".join(f"{sampled[name]:.3f}" for name in names),
+        seed=seed,
+        digest=digest,
+    )
+
+
+def _parameters(folder: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "np") as file:
+        return sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118 (not a mapping)
+
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+---
+# The tiny policy
+
+{parameters:,} parameters: Qwen3 architecture, {layers} layers of width {width}, {heads} heads of 32, MLP {mlp},
+{vocabulary} word-level tokens, tied embeddings, float32. Made to be taught by reinforcement learning within minutes on
+two CPU cores; it is no language model of English.
+
+**Can.** Read sections of the synthetic facts world (`memfactory.data.synthetic.facts`), keep notes on the people a
+question asks about ("Anna Paris."), and answer from its notes, in the call formats of
+`configs/prompts/memagent_tiny.yaml`.
+
+**Has a bad habit, on purpose.** In most updates it keeps the section's *last* fact, whatever was asked.
+
+**Cannot.** Anything outside its vocabulary.
+
+**Data.** Generated by `memfactory.data.synthetic.facts_traces`, train split only: held-out (name, value) pairs never
+occur. Nothing was downloaded. Licence: Apache-2.0.
+
+**Made by** `make tiny-policy` (`scripts/make_tiny_policy.py`), seed {seed}: an untrained model by
+`scripts/make_tiny_init.py`, then the recipes of `recipes/tiny_policy` one after the other (AdamW, lr 2e-3, betas .9 and
+.95, weight decay .01, clip 1). The loss is the mean over completion tokens of held-out traces, in nats.
+
+| phase | steps | traces a step | loss before | loss after | seconds |
+|---|---|---|---|---|---|
+{phases}
+
+**Exact match of MemAgent with this policy**, 200 held-out tasks each:
+
+| text length | {columns} |
+|---|{rule}
+| greedy | {greedy} |
+| sampled at temperature 1 | {sampled} |
+
+**sha256** of model.safetensors: `{digest}`
+"""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""A memory bank as layers of changes: all of the semantics, for every store.
+
+A store on disk adds only where the base comes from and what a commit does. So the same calls give the same
+results in every store.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from memfactory.core.errors import BadInput
+from memfactory.memory.item import Hit, MemoryItem, Vector, best_hits
+from memfactory.memory.layers import Base, Layer, compacted
+from memfactory.memory.vectors import unit
+
+if TYPE_CHECKING:
+    from memfactory.memory.bm25 import TextIndex
+
+#: Left out of an update: stays as it is.
+KEEP: Any = type("Keep", (), {"__repr__": lambda self: "KEEP"})()
+_OWN_ID = re.compile(r"m([1-9][0-9]{0,17})")
+
+
+@dataclass(frozen=True)
+class BankState:
+    """All of a bank at one moment; nothing in it changes any more."""
+
+    base: Base | None
+    layers: tuple[Layer, ...]
+    length: int
+    next_number: int
+    meta: Mapping[str, str]
+    texts: TextIndexOnce
+
+
+class TextIndexOnce:
+    """The BM25 index of one state of a bank, made when it is first asked for, shared by its forks."""
+
+    def __init__(self) -> None:
+        self.index: TextIndex | None = None
+
+
+class LayeredBank:
+    """A memory bank as a stack of layers of changes. See `MemoryBank` for what the methods promise."""
+
+    def __init__(self, embedder: str, dim: int) -> None:
+        if dim < 1:
+            raise ValueError(f"a bank's vectors need a dimension of at least 1, not {dim}")
+        self._embedder = embedder
+        self._dim = dim
+        self._depth = 0  # of open transactions
+        self._base: Base | None = None
+        self._layers: tuple[Layer, ...] = ()
+        self._open = Layer(dim)
+        self._length = 0
+        self._next_number = 1
+        self._meta: Mapping[str, str] = {}
+        self._texts = TextIndexOnce()
+
+    @property
+    def embedder(self) -> str:
+        return self._embedder
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        return self._meta
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __contains__(self, item_id: object) -> bool:
+        return isinstance(item_id, str) and self.get(item_id) is not None
+
+    def get(self, item_id: str) -> MemoryItem | None:
+        """The item of an id, or None."""
+        for layer in self._newest_first():
+            if item_id in layer.changes:
+                return layer.changes[item_id]
+        return self._base.get(item_id) if self._base is not None else None
+
+    def items(self, *, embeddings: bool = True) -> Iterator[MemoryItem]:
+        """Every item, in the order of adding. The bank must not change meanwhile.
+
+        Without `embeddings` a store on disk leaves them out, which reads much less.
+        """
+        hidden: set[str] = set()
+        parts: list[Iterable[MemoryItem]] = []
+        for layer in self._newest_first():
+            parts.append(layer.items(hidden))
+            hidden |= layer.changes.keys()
+        if self._base is not None:
+            items = self._base.items(embeddings=embeddings)
+            parts.append(item for item in items if item.id not in hidden)
+        return heapq.merge(*parts, key=lambda item: item.number)
+
+    def with_text(self, text: str) -> list[MemoryItem]:
+        """The items of exactly this text, in the order of adding."""
+        hidden: set[str] = set()
+        found: list[MemoryItem] = []
+        for layer in self._newest_first():
+            found += layer.with_text(text, hidden)
+            hidden |= layer.changes.keys()
+        if self._base is not None:
+            found += [item for item in self._base.with_text(text) if item.id not in hidden]
+        return sorted(found, key=lambda item: item.number)
+
+    def add(
+        self,
+        text: str,
+        *,
+        embedding: Vector | None = None,
+        key: str = "",
+        type: str = "",
+        tags: Iterable[str] = (),
+        session: str = "",
+        time: str = "",
+        sources: Iterable[str] = (),
+    ) -> MemoryItem:
+        """Add a memory under the next id, created and updated at `session` and `time`."""
+        item = MemoryItem(
+            id="",
+            text=text,
+            key=key,
+            type=type,
+            tags=tuple(tags),
+            created_session=session,
+            created_time=time,
+            updated_session=session,
+            updated_time=time,
+            sources=tuple(sources),
+            embedding=embedding,  # type: ignore[arg-type]
+        )
+        return self.insert(item)
+
+    def insert(self, item: MemoryItem) -> MemoryItem:
+        """Add an item as it is, under its own id or, when that is empty, the next one; its number is set anew.
+
+        Raises `ValueError` for an id that is taken, an empty text or an embedding that does not fit.
+        """
+        self._writable()
+        number = self._next_number
+        item_id = item.id or f"m{number}"
+        if item.id:
+            own = _OWN_ID.fullmatch(item.id)
+            number = max(number, int(own.group(1))) if own else number
+            # An own id beyond all numbers given cannot be there: no look-up, which on disk costs milliseconds.
+            if (own is None or int(own.group(1)) < self._next_number) and item.id in self:
+                raise ValueError(f"the id '{item.id}' is taken")
+        stored = self._put(replace(item, id=item_id, number=number))
+        self._length += 1
+        self._next_number = number + 1
+        self._changed()
+        return stored
+
+    def update(
+        self,
+        item_id: str,
+        *,
+        text: str = KEEP,
+        embedding: Vector | None = KEEP,
+        key: str = KEEP,
+        type: str = KEEP,
+        tags: Iterable[str] = KEEP,
+        session: str = KEEP,
+        time: str = KEEP,
+        sources: Iterable[str] = KEEP,
+    ) -> MemoryItem:
+        """Replace what is given of an item; `session` and `time` say when. Returns the new item.
+
+        A new text needs its own embedding (or None) with it. Raises `KeyError` for an unknown id, `ValueError`
+        as `insert` does.
+        """
+        self._writable()
+        old = self.get(item_id)
+        if old is None:
+            raise KeyError(item_id)
+        if text is not KEEP and text != old.text and embedding is KEEP and old.embedding is not None:
+            raise ValueError(f"update of '{item_id}': a new text needs a new embedding")
+        given: dict[str, Any] = {
+            "text": text,
+            "embedding": embedding,
+            "key": key,
+            "type": type,
+            "tags": tags if tags is KEEP else tuple(tags),
+            "updated_session": session,
+            "updated_time": time,
+            "sources": sources if sources is KEEP else tuple(sources),
+        }
+        stored = self._put(
+            replace(old, **{name: value for name, value in given.items() if value is not KEEP})
+        )
+        self._changed()
+        return stored
+
+    def delete(self, item_id: str) -> MemoryItem:
+        """Remove an item; returns what it was. Raises `KeyError` for an unknown id."""
+        self._writable()
+        old = self.get(item_id)
+        if old is None:
+            raise KeyError(item_id)
+        self._open.remove(item_id)
+        self._length -= 1
+        self._changed()
+        return old
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a note with the bank, in the same transaction as its items."""
+        self._writable()
+        self._meta = {**self._meta, key: value}
+        self._changed(texts=False)
+
+    def search_vector(self, vector: Vector, k: int) -> list[Hit]:
+        """The `k` items nearest to a vector, scored by cosine; items without an embedding are not found."""
+        query = unit(vector, self._dim)
+        if k < 1:
+            return []
+        hidden: set[str] = set()
+        hits: list[Hit] = []
+        for layer in self._newest_first():
+            hits += layer.nearest(query, k, hidden)
+            hidden |= layer.changes.keys()
+        if self._base is not None:
+            hits += self._base.nearest(query, k, hidden)
+        return best_hits(hits, k)
+
+    def search_text(self, query: str, k: int) -> list[Hit]:
+        """The `k` items that BM25 ranks highest; items that share no word with the query are not found."""
+        if self._texts.index is None:
+            from memfactory.memory.bm25 import TextIndex
+
+            self._texts.index = TextIndex(self.items(embeddings=False))
+        found = self._texts.index.search(query, k)
+        items = self._get_all([item_id for item_id, _ in found])
+        return [Hit(items[item_id], score) for item_id, score in found]
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all changes of the block together, or none of them if it raises. Blocks nest."""
+        self._writable()
+        before = self._freeze()
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._restore(before)
+            raise
+        else:
+            if self._depth == 1:
+                self._commit()
+        finally:
+            self._depth -= 1
+
+    def fork(self) -> LayeredBank:
+        """A bank in memory with the same content; changes of either are not seen by the other.
+
+        Nothing is copied: both go on from the same frozen layers.
+        """
+        child = LayeredBank(self._embedder, self._dim)
+        child._restore(self._freeze())
+        return child
+
+    def require_embedder(self, name: str, dim: int, where: str = "this memory bank") -> None:
+        """Raise `BadInput` when vectors of another embedder than the bank's are about to meet it."""
+        if (name, dim) != (self._embedder, self._dim):
+            raise BadInput(
+                f"{where}: built with embedder '{self._embedder}' (dimension {self._dim}), not '{name}' "
+                f"(dimension {dim}); use that embedder, or move the memories: memfactory bank export, then "
+                "memfactory bank import --embedder NAME"
+            )
+
+    def close(self) -> None:
+        """Give back what the bank holds (files, locks); a bank in memory holds nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _get_all(self, ids: Sequence[str]) -> dict[str, MemoryItem]:
+        """Items that are known to be there, by id."""
+        if self._base is None:
+            return {item_id: item for item_id in ids if (item := self.get(item_id)) is not None}
+        changed = {i for layer in self._newest_first() for i in ids if i in layer.changes}
+        found = self._base.fetch([item_id for item_id in ids if item_id not in changed])
+        return found | {item_id: item for item_id in changed if (item := self.get(item_id)) is not None}
+
+    def _newest_first(self) -> Iterator[Layer]:
+        yield self._open
+        yield from reversed(self._layers)
+
+    def _put(self, item: MemoryItem) -> MemoryItem:
+        if not item.text.strip():
+            raise ValueError("a memory needs a text")
+        if item.embedding is not None:
+            item = replace(item, embedding=unit(item.embedding, self._dim))
+        return self._open.put(item)
+
+    def _changed(self, *, texts: bool = True) -> None:
+        if texts:
+            self._texts = TextIndexOnce()
+        if self._depth == 0:
+            self._commit()
+
+    def _freeze(self) -> BankState:
+        """The state now, sealing the open layer."""
+        if len(self._open):
+            self._layers = compacted((*self._layers, self._open), self._dim)
+            self._open = Layer(self._dim)
+        return BankState(self._base, self._layers, self._length, self._next_number, self._meta, self._texts)
+
+    def _restore(self, state: BankState) -> None:
+        self._base, self._layers = state.base, state.layers
+        self._length, self._next_number = state.length, state.next_number
+        self._meta, self._texts = state.meta, state.texts
+        self._open = Layer(self._dim)
+
+    def _writable(self) -> None:
+        """Raise when this bank must not be changed."""
+
+    def _commit(self) -> None:
+        """Make the changes since the last commit last."""
