@@ -33,7 +33,9 @@ DIM, K = 384, 10
 
 def main() -> None:
     """Run what the command line asks for, and print one figure a line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=100_000, help="memories in the bank (default 100000)")
     parser.add_argument("--data", choices=("random", "clustered", "both"), default="both")
     parser.add_argument("--store", choices=("disk", "memory", "both"), default="disk")

@@ -25,14 +25,22 @@ PHASES = ("1_pairs", "2_short", "3_recite", "4_read", "5_habits")
 
 def main() -> None:
     """Run all phases, evaluate, publish."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the untrained model and of every phase")
     parser.add_argument("--output", type=Path, default=ROOT / "data" / "tiny_policy")
     arguments = parser.parse_args()
     untrained = WORK / "untrained"
     if not (untrained / "model.safetensors").exists():
         _run(sys.executable, str(ROOT / "scripts/make_tiny_tokenizer.py"), str(untrained))
-        _run(sys.executable, str(ROOT / "scripts/make_tiny_init.py"), str(untrained), "--seed", str(arguments.seed))
+        _run(
+            sys.executable,
+            str(ROOT / "scripts/make_tiny_init.py"),
+            str(untrained),
+            "--seed",
+            str(arguments.seed),
+        )
     for phase in PHASES:
         _memfactory("train", f"tiny_policy/{phase}", f"seed={arguments.seed}")
     final = WORK / PHASES[-1] / "final"

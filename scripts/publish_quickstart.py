@@ -19,8 +19,12 @@ START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 def main() -> None:
     """Read the runs' summaries and rewrite the marked parts of both pages."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="finished run folders; the first is shown in the README")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="finished run folders; the first is shown in the README"
+    )
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "quickstart.md")
     arguments = parser.parse_args()
@@ -60,7 +64,9 @@ def _all(summaries: list[dict[str, Any]]) -> str:
     for summary in summaries:
         before, after = summary["before"], summary["after"]
         kept = after["16x"] / after["1x"] if after["1x"] else 0.0
-        lines.append(f"| {summary['seed']} | before | " + " | ".join(f"{before[n]:.3f}" for n in names) + " | | |")
+        lines.append(
+            f"| {summary['seed']} | before | " + " | ".join(f"{before[n]:.3f}" for n in names) + " | | |"
+        )
         lines.append(
             "| | after | "
             + " | ".join(f"{after[n]:.3f}" for n in names)

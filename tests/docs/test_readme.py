@@ -287,6 +287,8 @@ def test_the_readme_names_every_component_and_recipe_that_ships() -> None:
         if not part.build.__module__.startswith("memfactory_plugin_")
         and part.kind in ("agent", "module", "sampler", "learner", "reward", "data")
     ]
-    recipes = [name for name in assets.recipe_names() if not name.startswith("gpu/")]
+    recipes = [name for name in assets.recipe_names() if "/" not in name]
+    folders = {name.split("/")[0] for name in assets.recipe_names() if "/" in name}
+    assert all(f"`{folder}/" in table for folder in folders), folders
     missing = [name for name in [*parts, *options - {"custom"}, *recipes] if f"`{name}`" not in table]
     assert not missing

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
+import yaml
+
 from memfactory.recipe.schema import RecipeSchema
 from memfactory.recipe.values import plain
 from tests.docs.pages import ROOT
@@ -86,3 +88,13 @@ def test_the_table_of_keys_is_the_schema() -> None:
         for key, kind, default in schema_rows()
     ]
     assert rows == expected
+
+
+def test_the_lengths_on_the_memagent_page_are_those_of_the_configs() -> None:
+    page = (ROOT / "docs" / "memagent.md").read_text(encoding="utf-8")
+    folder = ROOT / "configs" / "agent"
+    files = ["memagent", "memagent/qwen3_1.7b", "memagent/smollm2", "memagent/tiny"]
+    layers = [yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")) for name in files]
+    assert layers[1] == yaml.safe_load((folder / "memagent/qwen3_4b.yaml").read_text(encoding="utf-8"))
+    for key in ("block_tokens", "memory_tokens", "answer_tokens"):
+        assert f"| `agent.{key}` | " + " | ".join(str(layer[key]) for layer in layers) + " |" in page

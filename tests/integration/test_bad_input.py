@@ -260,7 +260,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     assert full.code == 1, full.err
     assert len(full.error_lines) == 1, full.err
     assert "the disk is full" in full.err and str(tmp_path / "run") in full.err
-    assert not [path for path in (tmp_path / "run").rglob("*.partial")]
+    assert not list((tmp_path / "run").rglob("*.partial"))
     again = launch(command, tmp_path)
     assert again.code == 0, again.err
     assert fingerprint(tmp_path / "run") == whole_run

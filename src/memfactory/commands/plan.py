@@ -155,6 +155,8 @@ def memory_estimate(recipe: Recipe, size: ModelSize, *, training: bool) -> dict[
         parts["learner weights"] = 4.0 * size.parameters
         if not lora:
             parts["gradients and optimizer"] = 12.0 * size.parameters
+            if schema.algorithm.kl_coef > 0 and schema.stage == "rl":
+                parts["reference model"] = 4.0 * size.parameters
         tokens = schema.learner.get("micro_batch_tokens", 0)
         floats = (
             size.hidden

@@ -18,10 +18,12 @@ from memfactory.core.errors import BadInput, UserError
 from memfactory.core.files import disk_errors, write_json
 from memfactory.memory.lance_rows import GONE, TABLE, Snapshot, lance_errors, read_state, schema, to_table
 from memfactory.memory.layered import BankState, LayeredBank, TextIndexOnce
-from memfactory.memory.layers import merged
+from memfactory.memory.layers import Layer, compacted, merged
 
 FORMAT, VERSION = "memfactory-memory-bank", 1
 _INFO, _LOCK = "bank.json", "writer.lock"
+#: Committed changes kept in memory above the base: in all, and of items that the base holds too.
+_KEPT, _KEPT_BELOW = 2000, 16
 _OLD = timedelta(hours=1)  # how long readers may look at a version that was replaced
 _NEXT = "memfactory:next_number"  # a note: numbers below it are taken, though the items may be gone
 
@@ -90,6 +92,7 @@ class LanceBank(LayeredBank):
         next_number = max(last + 1, int(meta.pop(_NEXT, "1")))
         base = self._snapshot(next_number - 1, indexed)
         self._committed = BankState(base, (), length, next_number, meta, TextIndexOnce())
+        self._settled = 0
         self._restore(self._committed)
 
     def optimize(self, *, index: bool | None = None) -> None:
@@ -161,29 +164,43 @@ class LanceBank(LayeredBank):
             raise UserError(f"{self.path}: this memory bank was closed; open it again to change it")
 
     def _commit(self) -> None:
-        changes = merged((*self._layers, self._open), self.dim).changes
+        pending = merged((*self._layers[self._settled :], self._open), self.dim)
         notes = {key: text for key, text in self._meta.items() if self._committed.meta.get(key) != text}
-        base = self._base
-        if not changes and not notes:
+        if not pending.changes and not notes:
             return
         try:
             with lance_errors(str(self.path)):
-                rows = to_table(changes, notes, self._next_number - 1, self.dim)
+                rows = to_table(pending.changes, notes, self._next_number - 1, self.dim)
                 first = self._committed.next_number
-                if not notes and all(item and item.number >= first for item in changes.values()):
+                if not notes and all(item and item.number >= first for item in pending.changes.values()):
                     self._table.add(rows, on_bad_vectors="null")
                 else:
                     self._upsert(rows)
         except BaseException:
             self._restore(self._committed)
             raise
-        self._gone += sum(1 for item in changes.values() if item is None)
-        base = self._snapshot(self._next_number - 1, self.indexed)
-        self._committed = BankState(base, (), self._length, self._next_number, self._meta, self._texts)
-        self._restore(self._committed)
+        self._gone += sum(1 for item in pending.changes.values() if item is None)
         self._commits += 1
+        self._settle(pending)
         if self._commits >= self._compact_every:
             self._tidy()
+
+    def _settle(self, committed: Layer) -> None:
+        """Go on from what was committed.
+
+        It stays in memory above the same base while it is little: searches then need not look into many
+        small files that are in no index yet.
+        """
+        base = self._base
+        layers = compacted((*self._layers[: self._settled], committed), self.dim)
+        if isinstance(base, Snapshot):
+            changed = [item_id for layer in layers for item_id in layer.changes]
+            below = sum(1 for item_id in changed if base.may_hold(item_id))
+            if len(changed) > _KEPT or below > _KEPT_BELOW:
+                base, layers = self._snapshot(self._next_number - 1, base.indexed), ()
+        self._settled = len(layers)
+        self._committed = BankState(base, layers, self._length, self._next_number, self._meta, self._texts)
+        self._restore(self._committed)
 
     def _upsert(self, rows: Any) -> None:
         merge = self._table.merge_insert("row").when_matched_update_all().when_not_matched_insert_all()

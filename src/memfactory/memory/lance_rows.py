@@ -158,8 +158,9 @@ class Snapshot:
         return self._read(f"text = {_quoted(text)}")
 
     def nearest(self, query: numpy.ndarray, k: int, hidden: Collection[str]) -> list[Hit]:
-        """Exact without an index: asks for more rows until nothing beyond them can be among the best k."""
-        limit = k + _MARGIN + sum(1 for item_id in hidden if self._may_hold(item_id))
+        """Exact without an index: asks for more rows until nothing beyond them can be among the best `k`."""
+        margin = 0 if self.indexed else _MARGIN
+        limit = k + margin + sum(1 for item_id in hidden if self.may_hold(item_id))
         while True:
             with lance_errors(self._path):
                 search = self.table.search(query, vector_column_name="embedding").distance_type("dot")
@@ -168,7 +169,7 @@ class Snapshot:
                 rows = search.limit(limit).select([*_PLAIN, "embedding", "_distance"]).to_arrow()
             distances = rows["_distance"].to_pylist()
             hits = [hit for hit in exact_scores(to_items(rows), query) if hit.item.id not in hidden]
-            if len(distances) < limit:
+            if len(distances) < limit or (self.indexed and len(hits) >= k):
                 return hits
             if len(hits) >= k:
                 worst = sorted((hit.score for hit in hits), reverse=True)[k - 1]
@@ -176,7 +177,8 @@ class Snapshot:
                     return hits
             limit *= 4
 
-    def _may_hold(self, item_id: str) -> bool:
+    def may_hold(self, item_id: str) -> bool:
+        """Whether an id may be here, told from its number alone."""
         digits = item_id[1:]
         return not (item_id[:1] == "m" and digits.isdecimal() and int(digits) > self.last_number)
 

@@ -54,6 +54,7 @@ class LayeredBank:
         self._embedder = embedder
         self._dim = dim
         self._depth = 0  # of open transactions
+        self._settled = 0  # so many of the lowest layers are not to be merged with those above
         self._base: Base | None = None
         self._layers: tuple[Layer, ...] = ()
         self._open = Layer(dim)
@@ -314,7 +315,8 @@ class LayeredBank:
     def _freeze(self) -> BankState:
         """The state now, sealing the open layer."""
         if len(self._open):
-            self._layers = compacted((*self._layers, self._open), self._dim)
+            below, above = self._layers[: self._settled], self._layers[self._settled :]
+            self._layers = (*below, *compacted((*above, self._open), self._dim))
             self._open = Layer(self._dim)
         return BankState(self._base, self._layers, self._length, self._next_number, self._meta, self._texts)
 

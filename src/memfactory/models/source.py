@@ -29,7 +29,7 @@ def resolve_model(path: str, *, trust_remote_code: bool = False) -> Path:
     when the hub cannot be reached, `DiskError` when a converted model cannot be written.
     """
     folder = Path(path).expanduser()
-    if path in ALIASES and not folder.is_dir():
+    if path in ALIASES:  # a folder of that name is ./tiny
         return ALIASES[path]()
     if folder.is_dir():
         return check_model_folder(folder)

@@ -6,7 +6,6 @@ its other keys are the fields of that component's own dataclass (`memfactory com
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -143,7 +142,7 @@ class RecipeSchema:
     """A complete recipe. `name` defaults to the recipe file's name, `output_dir` to `runs/<name>`.
 
     `plugins` are Python files that register components, relative to the recipe or the working folder.
-    `prompts` go to the agent; `roles` describe models beside the policy.
+    `prompts` go to the agent.
     """
 
     name: str
@@ -164,4 +163,3 @@ class RecipeSchema:
     trainer: TrainerConfig = TrainerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracker: dict[str, Any] = component_field("tracker", "none")
-    roles: Mapping[str, Any] = field(default_factory=dict)

@@ -126,6 +126,9 @@ class Validator:
     def _field(self, value: Any, field: dataclasses.Field[Any], hint: Any, key: str) -> Any:
         kind = field.metadata.get("component")
         if kind is None:
+            default = _default_value(field)
+            if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
+                value = {**plain(default), **value}  # a block's own defaults, not those of its class
             return self.value(value, hint, key)
         if field.metadata.get("each"):
             if not isinstance(value, Mapping):
@@ -193,6 +196,10 @@ def _construct(cls: type, fields: Mapping[str, Any], key: str) -> Any:
         words = str(error).replace(":", " ").replace("'", " ").split()
         named = next((word for word in words if word in fields), None)
         raise Invalid(join(key, named) if named else key, str(error)) from None
+
+
+def _fields(kind: str, name: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(registry.get(kind, name).config) if field.init]
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

@@ -1,0 +1,30 @@
+"""Blocks of a recipe: a block's own defaults survive, and leftovers of another component are explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from memfactory.assets import asset_path
+from memfactory.core.errors import BadInput
+from memfactory.data.synthetic.facts_traces import PROMPTS
+from memfactory.recipe.load import load_recipe
+
+
+def test_setting_one_key_of_evaluation_sampling_keeps_it_greedy() -> None:
+    recipe = load_recipe("memagent", ["sampling.eval.top_p=0.9"])
+    assert recipe.schema.sampling.eval.temperature == 0.0
+    assert recipe.schema.sampling.eval.top_p == 0.9
+    assert recipe.schema.sampling.train.temperature == 1.0
+
+
+def test_keys_left_over_from_another_component_name_the_way_out() -> None:
+    with pytest.raises(BadInput, match=r"'jsonl' has no such key.*~data\.train"):
+        load_recipe("memagent", ["data.train.type=jsonl", "data.train.path=tasks.jsonl"])
+
+
+def test_the_tiny_policy_was_trained_on_the_prompts_that_its_recipe_uses() -> None:
+    shipped = yaml.safe_load(Path(asset_path("configs/prompts/memagent_tiny.yaml")).read_text())
+    assert shipped == dict(PROMPTS)
