@@ -84,7 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
-        # Texts of models and users may hold what the terminal's encoding cannot: shown as \\ud800, not raised.
+        # Texts of models and users may hold what the terminal's encoding cannot: shown as \ud800, not raised.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     set_environment()

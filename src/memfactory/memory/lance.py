@@ -24,6 +24,7 @@ FORMAT, VERSION = "memfactory-memory-bank", 1
 _INFO, _LOCK = "bank.json", "writer.lock"
 #: Committed changes kept in memory above the base: in all, and of items that the base holds too.
 _KEPT, _KEPT_BELOW = 2000, 16
+_PARTS = 8  # of an index over 100 000 memories, before it is made anew
 _OLD = timedelta(hours=1)  # how long readers may look at a version that was replaced
 _NEXT = "memfactory:next_number"  # a note: numbers below it are taken, though the items may be gone
 
@@ -45,7 +46,7 @@ class LanceBank(LayeredBank):
         embedder: str | None = None,
         dim: int | None = None,
         mode: Literal["write", "read"] = "write",
-        compact_every: int = 200,
+        compact_every: int = 100,
         index_from: int = 20_000,
     ) -> None:
         self.path = Path(path).expanduser()
@@ -67,8 +68,7 @@ class LanceBank(LayeredBank):
             if embedder is not None or dim is not None:
                 self.require_embedder(embedder or self.embedder, dim or self.dim, str(self.path))
             with lance_errors(str(self.path)):
-                import lancedb
-
+                lancedb = _import_lancedb()
                 self._database = lancedb.connect(str(self.path))
                 self._table = self._database.open_table(TABLE)
                 fragments = self._table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]
@@ -113,6 +113,8 @@ class LanceBank(LayeredBank):
             if not self.indexed and (index or (index is None and len(self) >= self._index_from)):
                 self._create_index()
             self._table.optimize(cleanup_older_than=_OLD)
+            if self.indexed and self._index_parts() > _PARTS * max(1.0, len(self) / 100_000):
+                self._create_index()
         self._commits = 0
         self.refresh()
 
@@ -130,8 +132,7 @@ class LanceBank(LayeredBank):
             self._lock = None
 
     def _create(self, embedder: str, dim: int) -> None:
-        import lancedb
-
+        lancedb = _import_lancedb()
         # `bank.json` comes last: a folder without it was never finished, and is made anew.
         shutil.rmtree(self.path / f"{TABLE}.lance", ignore_errors=True)
         with lance_errors(str(self.path)):
@@ -209,6 +210,12 @@ class LanceBank(LayeredBank):
     def _snapshot(self, last_number: int, indexed: bool) -> Snapshot:
         return Snapshot(self._database, self._table.version, str(self.path), last_number, indexed)
 
+    def _index_parts(self) -> int:
+        """Of how many parts the vector index is; every tidying adds one, and each costs a search time."""
+        configs = [config for config in self._table.list_indices() if "embedding" in config.columns]
+        statistics = [self._table.index_stats(config.name) for config in configs]
+        return sum((entry.num_indices or 1) for entry in statistics if entry is not None)
+
     def _create_index(self) -> None:
         from lancedb.index import IvfRq
 
@@ -216,6 +223,15 @@ class LanceBank(LayeredBank):
         partitions = max(1, min(1024, len(self) // 1600))
         config = IvfRq(distance_type="dot", num_partitions=partitions, num_bits=4)
         self._table.create_index("embedding", config=config)
+
+
+def _import_lancedb() -> Any:
+    """LanceDB, without its warnings about empty parts of an index; what the user has set stays."""
+    os.environ.setdefault("LANCEDB_LOG", "error")
+    os.environ.setdefault("LANCE_LOG", "error")
+    import lancedb
+
+    return lancedb
 
 
 def is_bank(path: str | Path) -> bool:

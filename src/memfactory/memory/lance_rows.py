@@ -31,7 +31,7 @@ _PAGE = 10_000  # rows read at once
 _MARGIN = 8  # rows asked for beyond the best k, so that ties at the end are seen
 
 # How an index is searched; docs/memory_bank.md says what was measured.
-PROBES, REFINE = 64, 5
+PROBES, REFINE = 64, 4
 
 
 def schema(dim: int) -> Any:

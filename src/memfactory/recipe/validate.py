@@ -20,6 +20,7 @@ from memfactory.recipe.values import (
     check_scalar,
     join,
     nearest,
+    plain,
     show,
 )
 
@@ -118,7 +119,14 @@ class Validator:
         known = [field.name for field in dataclasses.fields(component.config) if field.init]
         for unknown in (k for k in given if k not in known):
             hint = _suggest(unknown, [*known, *extra, "type"])
-            raise Invalid(join(key, unknown), f"unknown key for {kind} '{name}'{hint}")
+            problem = f"unknown key for {kind} '{name}'{hint}"
+            owner = next((other for other in registry.names(kind) if unknown in _fields_of(kind, other)), None)
+            if owner is not None:
+                problem = (
+                    f"{kind} '{name}' has no such key, '{owner}' has; if it is left over from a lower layer, "
+                    f"leave that block out first: ~{key}"
+                )
+            raise Invalid(join(key, unknown), problem)
         fields = self.fields(given, component.config, key)
         _construct(component.config, fields, key)
         return {"type": name, **fields}
@@ -198,7 +206,7 @@ def _construct(cls: type, fields: Mapping[str, Any], key: str) -> Any:
         raise Invalid(join(key, named) if named else key, str(error)) from None
 
 
-def _fields(kind: str, name: str) -> list[str]:
+def _fields_of(kind: str, name: str) -> list[str]:
     return [field.name for field in dataclasses.fields(registry.get(kind, name).config) if field.init]
 
 

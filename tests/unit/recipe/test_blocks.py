@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import yaml
 
-from memfactory.assets import asset_path
+from memfactory.assets import configs
 from memfactory.core.errors import BadInput
 from memfactory.data.synthetic.facts_traces import PROMPTS
 from memfactory.recipe.load import load_recipe
@@ -26,5 +24,5 @@ def test_keys_left_over_from_another_component_name_the_way_out() -> None:
 
 
 def test_the_tiny_policy_was_trained_on_the_prompts_that_its_recipe_uses() -> None:
-    shipped = yaml.safe_load(Path(asset_path("configs/prompts/memagent_tiny.yaml")).read_text())
+    shipped = yaml.safe_load((configs() / "prompts" / "memagent_tiny.yaml").read_text())
     assert shipped == dict(PROMPTS)
