@@ -135,7 +135,7 @@ def _check(asked: InferOptions) -> None:
         raise BadInput("nothing to read: give --input FILE (or -) with --question, or --tasks FILE.jsonl")
     if not asked.questions:
         raise BadInput("nothing to answer: give --question '...'")
-    if asked.input != "-" and not Path(asked.input).is_file():
+    if asked.input != "-" and not Path(asked.input).exists():
         raise BadInput(f"{asked.input}: no such file; --input takes a text file, or - for standard input")
 
 

@@ -63,11 +63,16 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
             write_summary(run, json.loads(summary_path.read_text(encoding="utf-8")), console)
             return 0
     seed_everything(derive_seed(recipe.schema.seed, "train"))
+    source = None
     with TrainingView(console) as view:
-        view.say("loading model, data and engine")
-        source, learner, objective = _rl(recipe, view) if recipe.schema.stage == "rl" else _sft(recipe)
-        run.acquire()
         try:
+            if (
+                run.path.is_dir()
+            ):  # a new folder is made only when nothing can be wrong with the input any more
+                run.acquire()
+            view.say("loading model, data and engine")
+            source, learner, objective = _rl(recipe, view) if recipe.schema.stage == "rl" else _sft(recipe)
+            run.acquire()
             if fresh:
                 run.clear()
             write_text(run.recipe_path, recipe.to_yaml())
@@ -83,6 +88,8 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
             return code
         finally:
             run.release()
+            if source is not None:
+                source.close()
 
 
 def _trainer(
@@ -211,7 +218,12 @@ def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
         if run.holds_foreign_files():
             raise BadInput(f"{run.path}: holds files but no recipe.yaml; choose another --output-dir")
         return
-    old = _leaves(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
+    try:
+        old = _leaves(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise BadInput(
+            f"{run.recipe_path}: not readable as YAML; choose another --output-dir, or --fresh to start over"
+        ) from None
     new = _leaves(yaml.safe_load(recipe.to_yaml()))
     for key in [*new, *old]:
         if old.get(key) != new.get(key) and not any(key == k or key.startswith(k + ".") for k in _FREE_KEYS):

@@ -65,7 +65,7 @@ class AlgorithmConfig:
     """Advantage, loss and how often a batch is used.
 
     `group_size` rollouts are made of each task. `drop_zero_variance` leaves groups without any difference in
-    reward out of the update; `dynamic_sampling` draws other tasks in their place.
+    reward out of the update; `dynamic_sampling` draws further tasks for them.
     """
 
     advantages: AdvantageMethod = "grpo"
@@ -85,6 +85,10 @@ class AlgorithmConfig:
     def __post_init__(self) -> None:
         if self.denominator == "constant" and self.constant_length is None:
             raise ValueError("constant_length is needed with denominator 'constant'")
+        if self.dynamic_sampling and not self.drop_zero_variance:
+            raise ValueError(
+                "dynamic_sampling draws for groups that are dropped; it needs drop_zero_variance"
+            )
         if self.advantages == "rloo" and self.group_size < 2:
             raise ValueError("group_size must be at least 2 for advantages 'rloo'")
 

@@ -120,7 +120,9 @@ class Validator:
         for unknown in (k for k in given if k not in known):
             hint = _suggest(unknown, [*known, *extra, "type"])
             problem = f"unknown key for {kind} '{name}'{hint}"
-            owner = next((other for other in registry.names(kind) if unknown in _fields_of(kind, other)), None)
+            owner = next(
+                (other for other in registry.names(kind) if unknown in _fields_of(kind, other)), None
+            )
             if owner is not None:
                 problem = (
                     f"{kind} '{name}' has no such key, '{owner}' has; if it is left over from a lower layer, "

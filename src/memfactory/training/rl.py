@@ -25,8 +25,9 @@ from memfactory.training.trainer import Batch
 class GroupSettings:
     """How many rollouts a step takes and how they are compared.
 
-    With `dynamic_sampling`, groups whose rewards do not differ are replaced by groups of further
-    tasks, at most `max_refills` times a step. `log_rollouts` rollouts a step are kept as readable text.
+    With `dynamic_sampling`, groups of further tasks are added for those whose rewards do not differ, at most
+    `max_refills` times a step; the latter make no rows but stay in the step's figures. `log_rollouts` rollouts a step
+    are kept as readable text.
     """
 
     tasks_per_step: int
@@ -69,10 +70,11 @@ class RolloutSource:
         groups, position = self._groups(step, position, wanted, refill=0)
         credit = self._credit(groups)
         for refill in range(1, self.settings.max_refills + 1):
-            if not (self.settings.dynamic_sampling and sum(credit.flat)):
+            missing = wanted - (len(groups) - sum(credit.flat))
+            if not self.settings.dynamic_sampling or missing <= 0:
                 break
-            fresh, position = self._groups(step, position, sum(credit.flat), refill)
-            groups = [group for group, flat in zip(groups, credit.flat, strict=True) if not flat] + fresh
+            fresh, position = self._groups(step, position, missing, refill)
+            groups += fresh
             credit = self._credit(groups)
         if credit.failed_rollouts == len(credit.rollouts):
             first = credit.rollouts[0].error
@@ -106,6 +108,10 @@ class RolloutSource:
                     f"all {result.errors} rollouts of evaluation set '{name}' failed; first: {first}"
                 )
         return {"sets": {name: result.as_json() for name, result in results.items()}}
+
+    def close(self) -> None:
+        """Free the sampler's engine."""
+        self.sampler.close()
 
     def _groups(self, step: int, position: int, count: int, refill: int) -> tuple[list[list[Rollout]], int]:
         tasks: list[Task] = [

@@ -42,8 +42,10 @@ class RunFolder:
     def acquire(self) -> None:
         """Create the folder, lock it for this process, and clear what a killed process left half-written.
 
-        Raises `BadInput` when another process is using the folder.
+        Does nothing when the lock is held already. Raises `BadInput` when another process is using the folder.
         """
+        if self._lock is not None:
+            return
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (held for the process's life)
@@ -51,6 +53,7 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
+            self._lock = None
             raise BadInput(
                 f"{self.path}: another process is using this run folder; wait for it or choose --output-dir"
             ) from None

@@ -73,6 +73,9 @@ class TraceSource:
             }
         return {"sets": sets}
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def _row(self, trace: Trace, number: int) -> Row:
         prompt = self.codec.render(trace.messages, **self.template)
         completion = (*self.codec.encode(trace.completion), self.eos_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from memfactory.core.files import write_json, write_text
+from memfactory.core.files import write_bytes, write_json, write_text
 from memfactory.training.run_folder import RunFolder
 
 _WINDOW = 5
@@ -117,7 +118,9 @@ def _png_plot(curve: Sequence[tuple[int, float]], name: str, path: Path) -> None
         axes.set_ylim(0, max(1.0, max(values)) * 1.02)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_bytes(path, picture.getvalue())
 
 
 def _example(run: RunFolder) -> str:

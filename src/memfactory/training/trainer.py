@@ -57,6 +57,10 @@ class RowSource(Protocol):
         """Scores on the held-out sets now: set name → value, plus what else is worth keeping."""
         ...
 
+    def close(self) -> None:
+        """Free what it holds (engines); nothing is asked of it afterwards."""
+        ...
+
 
 @dataclass(frozen=True)
 class Schedule:

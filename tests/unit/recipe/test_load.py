@@ -179,7 +179,8 @@ def test_a_resolved_recipe_composes_to_the_same_again(project: Path) -> None:
     text = "a ${name} \\${x} {b}\nsecond line: # not a comment\n  indented"
     (project / "mine.yaml").write_text("defaults: [memagent]\nplugins: [part.py]\nprompts:\n  odd: '1e-3'\n")
     recipe = load_recipe(
-        "mine.yaml", ["model=smollm2", f"prompts.update={text}", "+model.chat_template_kwargs.x={a: [1, {b: null}]}"]
+        "mine.yaml",
+        ["model=smollm2", f"prompts.update={text}", "+model.chat_template_kwargs.x={a: [1, {b: null}]}"],
     )
     for written in (recipe.to_yaml(), recipe.annotated_yaml()):
         folder = project / "run"

@@ -194,7 +194,8 @@ def test_groups_without_variance_are_replaced_by_the_next_tasks() -> None:
     # flat0 and flat1 are replaced by b and flat2, then flat2 by c.
     assert taken(sampler)[::2] == ["flat0", "a", "flat1", "b", "flat2", "c"]
     assert batch.position == 6
-    assert batch.metrics["groups"] == 3 and batch.metrics["groups/flat"] == 0
+    assert batch.metrics["groups"] == 6 and batch.metrics["groups/flat"] == 0.5
+    assert len({row.rollout_id for row in batch.rows}) == 6  # two rollouts each of a, b and c
     assert len(batch.rows) == 6
     seeds = [request.seed for request in sampler.requests]
     assert len(set(seeds)) == len(seeds)
