@@ -10,7 +10,7 @@ from memfactory.commands.graph import make_collector, open_environment, open_pol
 from memfactory.core.errors import ServiceError
 from memfactory.core.versions import package_versions
 from memfactory.evaluation.report import results_table, write_results
-from memfactory.evaluation.runner import SetResult, evaluate_set
+from memfactory.evaluation.runner import evaluate_sets
 from memfactory.recipe.build import build_agent
 from memfactory.recipe.load import Recipe
 from memfactory.training.view import TrainingView
@@ -27,21 +27,15 @@ def evaluate(recipe: Recipe, console: Console) -> int:
     environment = open_environment(recipe, train=False, evaluate=True)
     policy = open_policy(recipe)
     sampler = open_sampler(recipe, policy)
-    results: dict[str, SetResult] = {}
     try:
         collector = make_collector(recipe, policy, sampler, build_agent(recipe), environment, training=False)
         with TrainingView(console) as view:
-            for name, tasks in environment.eval_tasks.items():
-                total = len(tasks) * schema.evaluation.repeats
-                with view.counting(f"evaluating {name}", total) as count:
-                    results[name] = evaluate_set(
-                        collector,
-                        name,
-                        tasks,
-                        repeats=schema.evaluation.repeats,
-                        phase=f"eval-{name}",
-                        on_done=lambda rollout: count(),
-                    )
+            results = evaluate_sets(
+                collector,
+                environment.eval_tasks,
+                repeats=schema.evaluation.repeats,
+                watch=lambda name, rollouts: view.counting(f"evaluating {name}", rollouts),
+            )
     finally:
         sampler.close()
     predictions = [prediction for result in results.values() for prediction in result.predictions]

@@ -24,7 +24,7 @@ from memfactory.core.files import write_text
 from memfactory.core.seeding import derive_seed, seed_everything
 from memfactory.data.sampling import TaskOrder
 from memfactory.data.traces import Trace
-from memfactory.evaluation.runner import SetResult, evaluate_set
+from memfactory.evaluation.runner import SetResult, evaluate_sets
 from memfactory.learners.base import Learner
 from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe
@@ -134,20 +134,12 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
     evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False)
 
     def evaluate(label: str) -> Mapping[str, SetResult]:
-        results = {}
-        for name, tasks in environment.eval_tasks.items():
-            with view.counting(
-                f"evaluating {label}: {name}", len(tasks) * schema.evaluation.repeats
-            ) as count:
-                results[name] = evaluate_set(
-                    evaluator,
-                    name,
-                    tasks,
-                    repeats=schema.evaluation.repeats,
-                    phase=f"eval-{name}",
-                    on_done=lambda rollout: count(),
-                )
-        return results
+        return evaluate_sets(
+            evaluator,
+            environment.eval_tasks,
+            repeats=schema.evaluation.repeats,
+            watch=lambda name, rollouts: view.counting(f"evaluating {label}: {name}", rollouts),
+        )
 
     source = RolloutSource(
         GroupSettings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,6 +89,28 @@ def evaluate_set(
         seconds=time.perf_counter() - started,
         predictions=predictions,
     )
+
+
+def evaluate_sets(
+    collector: Collector,
+    sets: Mapping[str, Sequence[Task]],
+    *,
+    repeats: int,
+    watch: Callable[[str, int], AbstractContextManager[Callable[[], None]]],
+) -> dict[str, SetResult]:
+    """Evaluate one set after the other. `watch(name, rollouts)` gives what to call after each rollout."""
+    results = {}
+    for name, tasks in sets.items():
+        with watch(name, len(tasks) * repeats) as count:
+            results[name] = evaluate_set(
+                collector,
+                name,
+                tasks,
+                repeats=repeats,
+                phase=f"eval-{name}",
+                on_done=lambda rollout, count=count: count(),  # type: ignore[misc]
+            )
+    return results
 
 
 def predict(rollout: Rollout) -> Prediction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,15 +121,3 @@ class VllmSampler:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-
-
-def set_environment() -> None:
-    """Environment variables that vLLM reads at import; what the user has set stays."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # The engine's core must live in this process: its steps and the learner's take turns.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    # Else vLLM pins every thread of the process, the learner's too, to one core.
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    # The draw below is a logits processor written for, and tested on, this model runner.
-    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from memfactory.core.compat import prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, SamplingRequest
-from memfactory.samplers.vllm import set_environment
 from memfactory.samplers.vllm_draw import pack
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class VllmEngine:
     ) -> None:
         self.policy_version = 0
         self._eos_ids = list(eos_ids)
-        set_environment()
+        _set_environment()
         prepare_imports()
         with _quiet(), _torch_threads_kept():
             import vllm
@@ -170,3 +169,15 @@ def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "error" in line.lower() and "validation error" not in line.lower()]
     return ((telling or lines or [type(error).__name__])[0])[:400]
+
+
+def _set_environment() -> None:
+    """Environment variables that vLLM reads at import; what the user has set stays."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # The engine's core must live in this process: its steps and the learner's take turns.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    # Else vLLM pins every thread of the process, the learner's too, to one core.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # The draw below is a logits processor written for, and tested on, this model runner.
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
