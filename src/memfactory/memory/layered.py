@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from memfactory.core.errors import BadInput
 from memfactory.memory.item import Hit, MemoryItem, Vector, best_hits
-from memfactory.memory.layers import Base, Layer, compacted
+from memfactory.memory.layers import Base, Layer, Shadows, compacted
 from memfactory.memory.vectors import unit
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class BankState:
     next_number: int
     meta: Mapping[str, str]
     texts: TextIndexOnce
+    shadows: Shadows | None = None
 
 
 class TextIndexOnce:
@@ -57,6 +58,7 @@ class LayeredBank:
         self._settled = 0  # so many of the lowest layers are not to be merged with those above
         self._base: Base | None = None
         self._layers: tuple[Layer, ...] = ()
+        self._shadows = Shadows(())
         self._open = Layer(dim)
         self._length = 0
         self._next_number = 1
@@ -224,13 +226,12 @@ class LayeredBank:
         query = unit(vector, self._dim)
         if k < 1:
             return []
-        hidden: set[str] = set()
-        hits: list[Hit] = []
-        for layer in self._newest_first():
-            hits += layer.nearest(query, k, hidden)
-            hidden |= layer.changes.keys()
+        own = self._open.changes.keys()
+        hits = self._open.nearest(query, k, ())
+        for layer, hidden in self._shadows.pairs():
+            hits += layer.nearest(query, k, hidden | own if hidden else own)
         if self._base is not None:
-            hits += self._base.nearest(query, k, hidden)
+            hits += self._base.nearest(query, k, self._shadows.ids | own)
         return best_hits(hits, k)
 
     def search_text(self, query: str, k: int) -> list[Hit]:
@@ -317,11 +318,21 @@ class LayeredBank:
         if len(self._open):
             below, above = self._layers[: self._settled], self._layers[self._settled :]
             self._layers = (*below, *compacted((*above, self._open), self._dim))
+            self._shadows = Shadows(self._layers)
             self._open = Layer(self._dim)
-        return BankState(self._base, self._layers, self._length, self._next_number, self._meta, self._texts)
+        return BankState(
+            self._base,
+            self._layers,
+            self._length,
+            self._next_number,
+            self._meta,
+            self._texts,
+            self._shadows,
+        )
 
     def _restore(self, state: BankState) -> None:
         self._base, self._layers = state.base, state.layers
+        self._shadows = state.shadows or Shadows(state.layers)
         self._length, self._next_number = state.length, state.next_number
         self._meta, self._texts = state.meta, state.texts
         self._open = Layer(self._dim)

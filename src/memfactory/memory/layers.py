@@ -109,6 +109,24 @@ class Layer:
             self.changes[item.id] = moved
 
 
+class Shadows:
+    """Which ids of each sealed layer a layer above it changed again: worked out once, shared by forks."""
+
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        self._layers = layers
+        self._pairs: list[tuple[Layer, set[str]]] | None = None
+        self.ids: set[str] = set()  # that any of the layers changed
+
+    def pairs(self) -> list[tuple[Layer, set[str]]]:
+        """Each layer with its hidden ids, the newest first."""
+        if self._pairs is None:
+            self._pairs = []
+            for layer in reversed(self._layers):
+                self._pairs.append((layer, self.ids & layer.changes.keys()))
+                self.ids |= layer.changes.keys()
+        return self._pairs
+
+
 def merged(layers: Collection[Layer], dim: int) -> Layer:
     """One layer that says what several say together, oldest first."""
     changes: dict[str, MemoryItem | None] = {}
