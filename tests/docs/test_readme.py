@@ -153,7 +153,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?" --json': full(
         *TINY
     ),
-    'memfactory infer memagent model.path=path/to/model --input book.txt --question "Who wrote the letter?"': config,
+    'memfactory infer memagent model=custom model.path=path/to/model --input book.txt --question "Who wrote the letter?"': config,
     "memfactory infer memagent model=qwen3_1.7b sampler=openai sampler.base_url=http://localhost:8000/v1 "
     '--input book.txt --question "Who wrote the letter?"': config,
     "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": full(*TINY),

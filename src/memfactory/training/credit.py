@@ -1,7 +1,7 @@
 """From scored rollouts to rows: credit is given to rollouts, then every trainable call inherits it.
 
 Group statistics are taken over rollouts before rollouts become calls; otherwise a task with more
-blocks would weigh more (PARADIGMS: MemAgent, credit). With rewards routed to modules, statistics are
+blocks would weigh more (MemAgent, arXiv 2507.02259). With rewards routed to modules, statistics are
 taken for each module over the rollouts that called it.
 """
 
