@@ -51,7 +51,7 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
     sampler = open_sampler(recipe, policy)
     try:
         collector = make_collector(recipe, policy, sampler, build_agent(recipe), None, training=False)
-        rollouts = _run(collector, tasks, options, errors)
+        rollouts = _run(collector, tasks, options, console, errors)
     finally:
         sampler.close()
     if options.output is None:
@@ -82,8 +82,10 @@ def _tasks(options: InferOptions) -> list[Task]:
     return question_tasks(read_text(options.input), options.questions, name)
 
 
-def _run(collector: Collector, tasks: list[Task], options: InferOptions, errors: Console) -> list[Rollout]:
-    """All tasks at once (bounded by the collector); one bar counts blocks over all of them."""
+def _run(
+    collector: Collector, tasks: list[Task], options: InferOptions, console: Console, errors: Console
+) -> list[Rollout]:
+    """All tasks at once (bounded by the collector), a bar for each; a single task's memory is printed as it is read."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -95,6 +97,7 @@ def _run(collector: Collector, tasks: list[Task], options: InferOptions, errors:
     )
     gate = asyncio.Semaphore(collector.concurrency or len(tasks))
     output = options.output
+    follow = _follows_memory(len(tasks), options)
 
     async def one(task: Task, file: Any) -> Rollout:
         watched: TaskID | None = None
@@ -102,7 +105,9 @@ def _run(collector: Collector, tasks: list[Task], options: InferOptions, errors:
         def progress(done: int, total: int, memory: str | None) -> None:
             if watched is not None:
                 bar.update(watched, total=total, completed=done)
-            if len(tasks) == 1 and not errors.is_terminal and done and (done == total or done % 5 == 0):
+            if follow and done and memory is not None:
+                _print_memory(console, done, memory)
+            elif len(tasks) == 1 and not errors.is_terminal and done and (done == total or done % 5 == 0):
                 errors.print(f"block {done}/{total}", highlight=False)
 
         async with gate:
@@ -137,11 +142,19 @@ def _print(rollouts: list[Rollout], options: InferOptions, console: Console, err
                 raise ServiceError(result["error"])
             errors.print(f"error: {result['error']}", highlight=False, markup=False)
             continue
-        for number, memory in enumerate(result.get("memories", ()), start=1):
-            console.print(
-                f"[memory after block {number}]\n{memory}\n", highlight=False, markup=False, soft_wrap=True
-            )
+        if not _follows_memory(len(results), options):
+            for number, memory in enumerate(result.get("memories", ()), start=1):
+                _print_memory(console, number, memory)
         console.print(result["answer"] or "(no answer)", highlight=False, markup=False, soft_wrap=True)
+
+
+def _follows_memory(tasks: int, options: InferOptions) -> bool:
+    """Whether memories are printed while the text is read; with several tasks they would get mixed up."""
+    return tasks == 1 and options.show_memory and not options.json and options.output is None
+
+
+def _print_memory(console: Console, block: int, memory: str) -> None:
+    console.print(f"[memory after block {block}]\n{memory}\n", highlight=False, markup=False, soft_wrap=True)
 
 
 def _json_for(value: Any, encoding: str) -> str:
