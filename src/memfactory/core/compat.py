@@ -1,6 +1,6 @@
 """Keep broken optional packages from breaking the ones we need.
 
-The GPU build of torchvision or torchaudio beside a CPU build of torch cannot load its operators, and
+The GPU build of torchvision, torchaudio or torchcodec beside a CPU build of torch cannot load its operators, and
 then every model import of transformers fails with "operator torchvision::nms does not exist". pip
 makes that pair without a word, and nothing here looks at pictures or listens: so a package that does
 not load is hidden for this process instead of making the user repair the environment.
@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator
 
 #: Packages with operators compiled against one build of torch, all optional to transformers and vLLM.
-FRAGILE = ("torchvision", "torchaudio")
+FRAGILE = ("torchvision", "torchaudio", "torchcodec")
 
 _checked: tuple[str, ...] | None = None
 

@@ -53,7 +53,8 @@ def test_a_broken_package_is_hidden(tmp_path: Path) -> None:
     fake(tmp_path, "torchvision", f"import torchvision.ops\n{BROKEN}")
     (tmp_path / "torchvision" / "ops.py").write_text("")
     fake(tmp_path, "torchaudio", "raise OSError('libcudart.so.13: cannot open shared object file')")
-    assert run(tmp_path) == ["torchvision,torchaudio", "False"]
+    fake(tmp_path, "torchcodec", "raise RuntimeError('Could not load this library: libtorchcodec_image.so')")
+    assert run(tmp_path) == ["torchvision,torchaudio,torchcodec", "False"]
 
 
 def test_a_working_package_is_left_alone(tmp_path: Path) -> None:
