@@ -32,6 +32,16 @@ def full(*extra: str) -> Callable[[str], None]:
     return check
 
 
+def as_tiny(*extra: str) -> Callable[[str], None]:
+    """Run a command that names SmolLM2 with the tiny policy in its place, so that no weights are converted."""
+
+    def check(command: str) -> None:
+        assert "model=smollm2" in command
+        full(*extra)(command.replace("model=smollm2", "model=tiny"))
+
+    return check
+
+
 def config(command: str) -> None:
     """Compose and check the recipe only: the full command is long, or needs weights that are not here."""
     assert run([*shlex.split(command)[1:], "--print-config"]) == 0
@@ -142,6 +152,23 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory eval memagent_smollm2 data.train.path=hotpot_dev_distractor_v1.json": full(
         *TINY, "evaluation.limit=2"
     ),
+    "memfactory eval memagent model.path=runs/memagent/final evaluation.limit=50 evaluation.repeats=4 "
+    "sampling.eval.temperature=1.0": full("sampler=hf", "evaluation.limit=1", "~data.eval.16x"),
+    **{
+        f"memfactory eval memagent agent={agent} prompts=baselines": full(
+            "sampler=hf", "evaluation.limit=1", "~data.eval.16x"
+        )
+        for agent in ("no_memory", "full_context", "rag_bm25", "rag_embedding")
+    },
+    "memfactory eval memagent_smollm2 agent=oracle prompts=baselines "
+    "data.train.path=hotpot_dev_distractor_v1.json": full(*TINY, "evaluation.limit=2"),
+    "memfactory eval memagent model=smollm2 data=ruler evaluation.limit=10": as_tiny(
+        "sampler=hf",
+        "evaluation.limit=1",
+        *(f"~data.eval.{name}" for name in ("niah_multikey_2", "niah_multikey_3", "cwe", "fwe", "vt")),
+        "data.eval.niah_single_1.length=200",
+    ),
+    "memfactory components data ruler": full(),
     # reading; where weights would have to be converted the tiny policy takes their place, where they would have to be
     # downloaded the recipe is only composed
     "memfactory infer memagent model.path=runs/memagent/final --input text.txt "
@@ -153,7 +180,8 @@ TABLE: dict[str, Callable[[str], None]] = {
     'memfactory infer memagent_smollm2 --input book.txt --question "Who wrote the letter?" --json': full(
         *TINY
     ),
-    'memfactory infer memagent model=custom model.path=path/to/model --input book.txt --question "Who wrote the letter?"': config,
+    "memfactory infer memagent model=custom model.path=path/to/model --input book.txt "
+    '--question "Who wrote the letter?"': config,
     "memfactory infer memagent model=qwen3_1.7b sampler=openai sampler.base_url=http://localhost:8000/v1 "
     '--input book.txt --question "Who wrote the letter?"': config,
     "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": full(*TINY),

@@ -57,10 +57,8 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
         for name, tasks in environment.eval_tasks.items():
             calls, tokens = _cost(recipe, policy, tasks)
             repeats = len(tasks) * schema.evaluation.repeats
-            table.add_row(
-                f"set {name}",
-                f"{repeats} rollouts, about {repeats * calls:,.0f} calls, {repeats * tokens:,.0f} tokens",
-            )
+            cost = f", about {repeats * calls:,.0f} calls, {repeats * tokens:,.0f} tokens" if calls else ""
+            table.add_row(f"set {name}", f"{repeats} rollouts{cost}")
     for name, size_in_bytes in memory_estimate(recipe, size, training=command == "train").items():
         table.add_row(f"memory: {name}", f"{size_in_bytes / _GIB:.2f} GiB")
     return table
@@ -78,8 +76,10 @@ def _rl_rows(recipe: Recipe, policy: Policy) -> dict[str, str]:
         + "".join(f", {len(tasks):,} in {name}" for name, tasks in environment.eval_tasks.items()),
         "steps": f"{schema.trainer.steps} of {schema.trainer.tasks_per_step} tasks "
         f"x {schema.algorithm.group_size} rollouts",
-        "calls a step": f"about {rollouts * calls:,.0f}",
-        "tokens a step": f"at most {rollouts * tokens:,.0f} (prompts and replies)",
+        "calls a step": f"about {rollouts * calls:,.0f}" if calls else "depends on the agent",
+        "tokens a step": f"at most {rollouts * tokens:,.0f} (prompts and replies)"
+        if calls
+        else "depends on the agent",
         "sampler": str(schema.sampler["type"]),
         "learner": f"{schema.learner['type']}, lr {schema.learner.get('lr')}",
     }
@@ -98,13 +98,16 @@ def _sft_rows(recipe: Recipe) -> dict[str, str]:
 
 
 def _cost(recipe: Recipe, policy: Policy, tasks: Sequence[Task]) -> tuple[float, float]:
-    """Mean calls and most tokens of one rollout, judged by the first tasks and the agent's limits."""
+    """Mean calls and most tokens of one rollout, judged by the first tasks and the agent's limits.
+
+    Zeros when that cannot be told: the agent has no blocks, or the evidence is no text.
+    """
     agent: Mapping[str, Any] = recipe.schema.agent
     block = agent.get("block_tokens")
     looked_at = [tasks[i] for i in range(min(_TASKS_LOOKED_AT, len(tasks)))]
     texts = [task.evidence for task in looked_at if isinstance(task.evidence, str)]
     if not block or not texts:
-        return math.nan, math.nan
+        return 0.0, 0.0
     lengths = [policy.codec.count(text) for text in texts]
     blocks = sum(math.ceil(length / block) for length in lengths) / len(lengths)
     asked = sum(policy.codec.count(task.question) for task in looked_at) / len(looked_at)

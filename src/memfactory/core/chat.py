@@ -18,6 +18,13 @@ class ChatModel(Protocol):
         """
         ...
 
+    def tokens_left(self, messages: Sequence[Message], *, max_tokens: int) -> int:
+        """Tokens of the model's context that these messages and a reply of `max_tokens` leave free.
+
+        Negative when they do not fit: `chat` would refuse them.
+        """
+        ...
+
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text."""
         ...

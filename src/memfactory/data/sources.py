@@ -1,7 +1,7 @@
 """Where tasks come from. Importing this module registers every `data` component that ships.
 
 Files are read by `memfactory.data.readers` (one module a public format) and `memfactory.data.traces`; the
-synthetic reading task is generated here.
+synthetic reading and dialogue tasks are generated here, RULER in `memfactory.data.synthetic.ruler`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,21 @@ from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data import traces
 from memfactory.data.readers import hotpotqa, jsonl, locomo, memagent
+from memfactory.data.synthetic import ruler
 from memfactory.data.tasks import as_task
 
-__all__ = ["FactsConfig", "facts", "hotpotqa", "jsonl", "locomo", "memagent", "traces"]
+__all__ = [
+    "DialoguesConfig",
+    "FactsConfig",
+    "dialogues",
+    "facts",
+    "hotpotqa",
+    "jsonl",
+    "locomo",
+    "memagent",
+    "ruler",
+    "traces",
+]
 
 
 @dataclass(frozen=True)
@@ -63,3 +75,48 @@ def facts(
         return as_task(task)
 
     return traces.generated("facts", size, make)
+
+
+@dataclass(frozen=True)
+class DialoguesConfig:
+    """Fields of `dialogues`, described at `memfactory.data.synthetic.dialogues.make_dialogue_task`.
+
+    `split` is train or heldout; `size` tasks, from number `offset` on; `question` is value, count, when or any.
+    """
+
+    split: str = "train"
+    size: int = 100_000
+    seed: int = 0
+    offset: int = 0
+    sessions: int = 4
+    facts_per_session: int = 2
+    small_talk: int = 2
+    question: str = "any"
+
+
+@register("data", "dialogues", config=DialoguesConfig)
+def dialogues(
+    split: str = "train",
+    size: int = 100_000,
+    seed: int = 0,
+    offset: int = 0,
+    sessions: int = 4,
+    facts_per_session: int = 2,
+    small_talk: int = 2,
+    question: str = "any",
+) -> Sequence[Task]:
+    """Synthetic dialogues in which facts are stated, changed, taken back and repeated; asked is what is true."""
+    from memfactory.data.synthetic.dialogues import make_dialogue_task
+
+    def make(index: int) -> Task:
+        return make_dialogue_task(
+            offset + index,
+            seed=seed,
+            split=split,
+            sessions=sessions,
+            facts_per_session=facts_per_session,
+            small_talk=small_talk,
+            question=question,
+        )
+
+    return traces.generated("dialogues", size, make)

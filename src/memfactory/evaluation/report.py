@@ -9,23 +9,31 @@ from typing import Any
 from rich.table import Table
 
 from memfactory.core.files import write_json
-from memfactory.evaluation.runner import METRICS, SetResult
+from memfactory.evaluation.runner import METRICS, TASK_METRICS, SetResult
 
 SCHEMA_VERSION = 1
-_SHORT = {"exact_match": "EM", "sub_exact_match": "sub-EM", "f1": "F1"}
+_SHORT = {
+    "exact_match": "EM",
+    "sub_exact_match": "sub-EM",
+    "f1": "F1",
+    "string_match_all": "all",
+    "string_match_part": "any",
+}
 
 
 def results_table(results: Mapping[str, SetResult], model: str) -> Table:
     """One line a set: scores and share of boxed replies (percent), failed rollouts, tokens, seconds."""
+    own = [metric for metric in TASK_METRICS if any(metric in result.scores for result in results.values())]
+    metrics = [*METRICS, *own]
     table = Table(title=f"{model}: scores in %", title_justify="left")
-    table.add_column("set")
-    for column in ("tasks", *(_SHORT.get(m, m) for m in METRICS), "boxed", "failed", "tokens", "s"):
+    table.add_column("set", overflow="fold")
+    for column in ("tasks", *(_SHORT.get(m, m) for m in metrics), "boxed", "failed", "tokens", "s"):
         table.add_column(column, justify="right")
     for name, result in results.items():
         table.add_row(
             name,
             f"{result.tasks}" + (f" x {result.repeats}" if result.repeats > 1 else ""),
-            *(f"{100 * result.scores[metric]:.1f}" for metric in METRICS),
+            *(f"{100 * result.scores[metric]:.1f}" if metric in result.scores else "–" for metric in metrics),
             f"{100 * result.boxed:.0f}",
             str(result.errors),
             f"{result.prompt_tokens + result.completion_tokens:,}",

@@ -11,9 +11,12 @@ from typing import Any
 from memfactory.core.types import Rollout, Task
 from memfactory.metrics.boxed import last_boxed
 from memfactory.metrics.qa import exact_match, f1, sub_exact_match
+from memfactory.metrics.ruler import string_match_all, string_match_part
 from memfactory.rollouts.collect import Collector
 
 METRICS = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "f1": f1}
+#: A benchmark's own metric, which a task may name in `meta["metric"]`; scored beside the others.
+TASK_METRICS = {"string_match_all": string_match_all, "string_match_part": string_match_part}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SetResult:
-    """Scores of one evaluation set: means over tasks and repeats, 0..1; failed rollouts score 0."""
+    """Scores of one evaluation set: means over tasks and repeats, 0..1; failed rollouts score 0.
+
+    A metric that tasks name themselves is among them only if all tasks of the set name it.
+    """
 
     name: str
     tasks: int
@@ -81,7 +87,7 @@ def evaluate_set(
         name=name,
         tasks=len(tasks),
         repeats=repeats,
-        scores={metric: sum(p.scores[metric] for p in predictions) / count for metric in METRICS},
+        scores={metric: sum(p.scores[metric] for p in predictions) / count for metric in _shared(tasks)},
         boxed=sum(p.boxed for p in predictions) / count,
         errors=sum(p.error is not None for p in predictions),
         prompt_tokens=sum(p.prompt_tokens for p in predictions),
@@ -128,7 +134,8 @@ def predict(rollout: Rollout) -> Prediction:
         reply=reply,
         boxed=boxed is not None,
         scores={
-            name: 0.0 if failed else metric(answer, rollout.task.answers) for name, metric in METRICS.items()
+            name: 0.0 if failed else metric(answer, rollout.task.answers)
+            for name, metric in _metrics_of(rollout.task).items()
         },
         rewards=dict(rollout.rewards),
         memories=rollout.outcome.memories if rollout.outcome is not None else (),
@@ -138,3 +145,21 @@ def predict(rollout: Rollout) -> Prediction:
         truncated_calls=sum(call.finish_reason == "length" for call in rollout.calls),
         error=rollout.error,
     )
+
+
+def _metrics_of(task: Task) -> dict[str, Callable[[str, Sequence[str]], float]]:
+    """What a reply to the task is scored by; a name in `meta` that is no metric here means nothing."""
+    named = task.meta.get("metric")
+    own = {named: TASK_METRICS[named]} if isinstance(named, str) and named in TASK_METRICS else {}
+    return {**METRICS, **own}
+
+
+def _shared(tasks: Sequence[Task]) -> list[str]:
+    """Names of the metrics that all tasks of a set are scored by."""
+    shared = dict.fromkeys((*METRICS, *TASK_METRICS))
+    if not len(tasks):
+        return list(METRICS)
+    for task in tasks:
+        own = _metrics_of(task)
+        shared = {name: None for name in shared if name in own}
+    return list(shared)

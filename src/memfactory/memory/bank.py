@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from memfactory.memory.item import Hit, MemoryItem, Vector
 from memfactory.memory.layered import KEEP, LayeredBank
@@ -36,9 +36,32 @@ class MemoryBank(Protocol):
     def items(self, *, embeddings: bool = True) -> Iterator[MemoryItem]: ...
     def get(self, item_id: str) -> MemoryItem | None: ...
     def with_text(self, text: str) -> list[MemoryItem]: ...
-    def add(self, text: str, **fields: Any) -> MemoryItem: ...
+    def add(
+        self,
+        text: str,
+        *,
+        embedding: Vector | None = ...,
+        key: str = ...,
+        type: str = ...,
+        tags: Iterable[str] = ...,
+        session: str = ...,
+        time: str = ...,
+        sources: Iterable[str] = ...,
+    ) -> MemoryItem: ...
     def insert(self, item: MemoryItem) -> MemoryItem: ...
-    def update(self, item_id: str, **fields: Any) -> MemoryItem: ...
+    def update(
+        self,
+        item_id: str,
+        *,
+        text: str = ...,
+        embedding: Vector | None = ...,
+        key: str = ...,
+        type: str = ...,
+        tags: Iterable[str] = ...,
+        session: str = ...,
+        time: str = ...,
+        sources: Iterable[str] = ...,
+    ) -> MemoryItem: ...
     def delete(self, item_id: str) -> MemoryItem: ...
     def set_meta(self, key: str, value: str) -> None: ...
     def search_vector(self, vector: Vector, k: int) -> list[Hit]: ...

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 #: Rendered prompts that a codec remembers, the oldest forgotten first.
+_PROBE = "probe \u241e of the chat template"
 _PROMPTS_KEPT = 32
 
 
@@ -70,6 +71,7 @@ class TextCodec:
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
         )
         self._size = len(tokenizer)
+        self._frames: dict[str, tuple[str, str] | None] = {}
         self._rendered: dict[tuple[tuple[Message, ...], str], tuple[int, ...]] = {}
 
     @classmethod
@@ -95,6 +97,26 @@ class TextCodec:
         return ids
 
     def _render(self, messages: Sequence[Message], template: dict[str, Any]) -> tuple[int, ...]:
+        if len(messages) == 1 and messages[0].role == "user" and not messages[0].content.startswith("<"):
+            frame = self._frame(template)
+            if frame is not None:
+                return self._encode(frame[0] + _encodable(messages[0].content) + frame[1])
+        return self._encode(self._templated(messages, template))
+
+    def _frame(self, template: dict[str, Any]) -> tuple[str, str] | None:
+        """What the chat template puts around a single user message; None if it does more than that.
+
+        Most calls are one user message, and running the template costs as much as tokenising its result.
+        """
+        key = repr(template)
+        if key not in self._frames:
+            before, found, after = self._templated([Message("user", _PROBE)], template).partition(_PROBE)
+            odd = f" \n{_PROBE} {{{{ \n"
+            same = found and self._templated([Message("user", odd)], template) == before + odd + after
+            self._frames[key] = (before, after) if same else None
+        return self._frames[key]
+
+    def _templated(self, messages: Sequence[Message], template: dict[str, Any]) -> str:
         chat = [{"role": m.role, "content": _encodable(m.content)} for m in messages]
         try:
             text: Any = self.tokenizer.apply_chat_template(
@@ -106,7 +128,7 @@ class TextCodec:
             raise BadInput(
                 f"{self.tokenizer.name_or_path}: chat template failed: {_first_line(error)}"
             ) from error
-        return self._encode(text)
+        return str(text)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, without special tokens around it."""
@@ -118,8 +140,7 @@ class TextCodec:
         A model's vocabulary may be larger than its tokenizer's, so unknown ids do get sampled.
         """
         known = [int(i) for i in ids if 0 <= i < self._size and i not in self.eos_ids]
-        text: Any = self.tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
+        return self._engine().decode(known, skip_special_tokens=True)
 
     def count(self, text: str) -> int:
         """Number of tokens of a text."""

@@ -100,6 +100,10 @@ class SampledModel:
         branch._begun = self._begun
         return branch
 
+    def tokens_left(self, messages: Sequence[Message], *, max_tokens: int) -> int:
+        """What the context still has beside the rendered chat and its reply; negative if they do not fit."""
+        return self.sampler.max_model_len - len(self.codec.render(messages, **self.template)) - max_tokens
+
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text."""
         return self.codec.count(text)

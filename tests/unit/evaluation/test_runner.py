@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,23 @@ def test_an_unfinished_rollout_is_a_prediction_without_score() -> None:
 def test_a_task_without_gold_answers_is_not_counted_as_right() -> None:
     result = evaluate([""], [task("a", answers=())])
     assert set(result.scores.values()) == {0.0}
+
+
+def test_a_metric_that_tasks_name_is_a_score_if_all_of_them_do() -> None:
+    named = Task("a", "Who?", "", ("ann", "bob"), {"metric": "string_match_all"})
+    other = Task("b", "Who?", "", ("ann", "bob"), {"metric": "no such"})
+    result = evaluate(["\\boxed{Ann and Eve}", "none"], [named, Task("c", **fields(named))])
+    assert result.scores["string_match_all"] == pytest.approx(0.25)
+    mixed = evaluate(["Ann"], [named, other])
+    assert set(mixed.scores) == {"exact_match", "sub_exact_match", "f1"}
+    assert mixed.predictions[0].scores["string_match_all"] == 0.5
+    table = results_table({"ruler": result, "mixed": mixed}, "model")
+    [column] = [column for column in table.columns if column.header == "all"]
+    assert list(column.cells) == ["25.0", "–"]
+
+
+def fields(task: Task) -> dict[str, Any]:
+    return {"question": task.question, "evidence": "", "answers": task.answers, "meta": task.meta}
 
 
 def test_results_are_written_whole(tmp_path: Path) -> None:

@@ -1,0 +1,193 @@
+"""Memory-R1: an explicit memory bank, edited by learned operations session after session, and asked at the end.
+
+The bank belongs to the rollout: each one forks the bank it starts from, so no rollout sees another's edits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from memfactory.core.chat import Models
+from memfactory.core.errors import TaskError
+from memfactory.core.registry import component_field, register
+from memfactory.core.types import Outcome, Task
+from memfactory.data.dialogue import Dialogue, Session
+from memfactory.memory.bank import MemoryBank
+from memfactory.memory.item import MemoryItem
+from memfactory.modules.distilling_answerer import DistilledAnswer, MemoryAnswerer, show_memory
+from memfactory.modules.extractors import Extractor, Fact
+from memfactory.modules.managers import Manager
+from memfactory.modules.operations import KINDS, Plan, carry_out, settle
+from memfactory.modules.retrievers import Retriever
+
+_ERRORS_KEPT = 20
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which role plays which module; `policy` is the model being trained."""
+
+    extractor: str = "policy"
+    manager: str = "policy"
+    answerer: str = "policy"
+
+
+@dataclass(frozen=True)
+class MemoryR1Config:
+    """Limits of the replies in tokens, and how many memories are looked at.
+
+    `related` memories are retrieved for each fact that the manager decides on, `top_k` for the question.
+    """
+
+    extractor_tokens: int = 1024
+    manager_tokens: int = 1024
+    answer_tokens: int = 1024
+    related: int = 5
+    top_k: int = 60
+    roles: Roles = Roles()
+    extractor: dict = component_field("module", "facts")
+    manager: dict = component_field("module", "manager")
+    retriever: dict = component_field("module", "bank")
+    answerer: dict = component_field("module", "distilling")
+
+    def __post_init__(self) -> None:
+        for name in ("extractor_tokens", "manager_tokens", "answer_tokens", "related", "top_k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+
+@dataclass
+class Notes:
+    """What happened in one rollout, for rewards and reports."""
+
+    operations: Counter[str] = field(default_factory=Counter)
+    errors: list[str] = field(default_factory=list)
+    op_errors: int = 0
+    managed: int = 0
+    formats: dict[str, list[bool]] = field(
+        default_factory=lambda: {"extractor": [], "manager": [], "answerer": []}
+    )
+
+    def note(self, module: str, well_formed: bool, errors: Sequence[str]) -> None:
+        """A reply of a module, whether its layout was kept, and what was wrong with it."""
+        self.formats[module].append(well_formed)
+        self.errors += [f"{module}: {error}" for error in errors]
+
+    def info(self, bank: MemoryBank, answer: DistilledAnswer, found: Sequence[MemoryItem]) -> dict[str, Any]:
+        """All of it as plain values; the share of well-formed replies is None for a module without a call."""
+        return {
+            "operations": {kind: self.operations[kind] for kind in KINDS},
+            "op_errors": self.op_errors,
+            "manager_calls": self.managed,
+            "format": {
+                module: sum(kept) / len(kept) if kept else None for module, kept in self.formats.items()
+            },
+            "errors": self.errors[:_ERRORS_KEPT],
+            "bank_size": len(bank),
+            "retrieved": [item.id for item in found],
+            "used": list(answer.used),
+        }
+
+
+@register("agent", "memory_r1", config=MemoryR1Config, source="Memory-R1, arXiv 2508.19828")
+class MemoryR1:
+    """Extracts facts from each session, orders operations on a memory bank, then answers from what it retrieves."""
+
+    def __init__(
+        self,
+        extractor_tokens: int,
+        manager_tokens: int,
+        answer_tokens: int,
+        related: int,
+        top_k: int,
+        roles: Roles,
+        extractor: Extractor,
+        manager: Manager,
+        retriever: Retriever,
+        answerer: MemoryAnswerer,
+        bank: MemoryBank | None = None,
+    ) -> None:
+        """Every rollout begins with a fork of `bank`, or with an empty one."""
+        self.extractor_tokens = extractor_tokens
+        self.manager_tokens = manager_tokens
+        self.answer_tokens = answer_tokens
+        self.related = related
+        self.top_k = top_k
+        self.roles = roles
+        self.extractor = extractor
+        self.manager = manager
+        self.retriever = retriever
+        self.answerer = answerer
+        self.bank = bank
+
+    async def __call__(self, task: Task, models: Models) -> Outcome:
+        """Read the sessions of `task.evidence` (a dialogue) into a bank, then answer `task.question` from it.
+
+        Raises `TaskError` for evidence that is no dialogue, `BadInput` for a role that no model plays.
+        """
+        if not isinstance(task.evidence, Dialogue):
+            raise TaskError(
+                f"task '{task.id}': memory_r1 reads a dialogue of sessions, not {type(task.evidence).__name__}"
+            )
+        for role in (self.roles.extractor, self.roles.manager, self.roles.answerer):
+            models[role]  # a role that nobody plays is told before the first call
+        bank, notes, memories = self._start(), Notes(), []
+        sessions = task.evidence.sessions
+        models.report(0, len(sessions), show_bank(bank))
+        for number, session in enumerate(sessions, start=1):
+            await self._read(session, bank, models, notes)
+            memories.append(show_bank(bank))
+            models.report(number, len(sessions), memories[-1])
+        found = await self.retriever.retrieve(bank, task.question, self.top_k)
+        answer = await self.answerer.answer(
+            task.question, found, models[self.roles.answerer], self.answer_tokens
+        )
+        notes.note("answerer", not answer.errors, answer.errors)
+        return Outcome(answer.reply, tuple(memories), notes.info(bank, answer, found))
+
+    def _start(self) -> MemoryBank:
+        if self.bank is None:
+            return self.retriever.new_bank()
+        self.retriever.check(self.bank)
+        return self.bank.fork()
+
+    async def _read(self, session: Session, bank: MemoryBank, models: Models, notes: Notes) -> None:
+        """Session → facts → operations → bank. Without facts there is nothing to manage, and no call."""
+        extraction = await self.extractor.extract(
+            session, models[self.roles.extractor], self.extractor_tokens
+        )
+        notes.note("extractor", not extraction.errors, extraction.errors)
+        if not extraction.facts:
+            return
+        related = await self._related(bank, extraction.facts)
+        ordered = await self.manager.manage(
+            related, extraction.facts, models[self.roles.manager], self.manager_tokens
+        )
+        plan = settle(ordered, bank, related, self.manager.on_error)
+        vectors = await self.retriever.vectors(plan.texts)
+        carry_out(plan, bank, vectors, session=session.id, time=session.time)
+        notes.note("manager", not plan.malformed, plan.errors)
+        _count(plan, notes)
+
+    async def _related(self, bank: MemoryBank, facts: Sequence[Fact]) -> list[MemoryItem]:
+        """The memories nearest to any of the facts, each once, in the order of the bank."""
+        found = await asyncio.gather(
+            *(self.retriever.retrieve(bank, fact.text, self.related) for fact in facts)
+        )
+        unique = {item.id: item for items in found for item in items}
+        return sorted(unique.values(), key=lambda item: item.number)
+
+
+def show_bank(bank: MemoryBank) -> str:
+    """All memories of a bank, one a line."""
+    return "\n".join(show_memory(item) for item in bank.items(embeddings=False))
+
+
+def _count(plan: Plan, notes: Notes) -> None:
+    notes.managed += 1
+    notes.op_errors += len(plan.errors)
+    notes.operations.update(operation.kind for operation in plan.operations)
