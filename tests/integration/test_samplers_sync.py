@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,3 +107,17 @@ def test_a_sampler_without_logprobs_cannot_train(policy_folder: Path) -> None:
         sync_and_check(sampler, ScoringLearner(policy_folder), [(11, 12)], THRESHOLD, version=1)
     with pytest.raises(BadInput, match="prompt"):
         check_parity(sampler, ScoringLearner(policy_folder), [], THRESHOLD)
+
+
+@pytest.mark.vllm
+def test_an_engine_starts_in_a_process_that_has_loaded_numba(policy_folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import numba, llvmlite.binding\n"
+        "from memfactory.models.text import TextCodec; from memfactory.samplers.vllm import VllmSampler\n"
+        "folder = Path(sys.argv[1]); codec = TextCodec.from_folder(folder)\n"
+        "VllmSampler(kv_cache_gb=0.1, model_folder=folder, codec=codec, max_model_len=64).close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(policy_folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-1500:]

@@ -86,3 +86,25 @@ def _hide(name: str) -> None:
         del sys.modules[module]
     # Documented by Python: None here makes `import name` fail and `find_spec(name)` answer None.
     sys.modules[name] = None  # type: ignore[assignment]
+
+
+def let_modules_be_scanned() -> None:
+    """Keep llvmlite's library object from breaking vLLM's start; call before an engine is made. Idempotent.
+
+    vLLM looks into the `__dict__` of everything in every loaded module. llvmlite's library object takes any attribute
+    for a C function, and so claims a `__dict__` that is no dictionary: an engine could not start in a process that had
+    loaded numba before.
+    """
+    ffi = sys.modules.get("llvmlite.binding.ffi")
+    library = getattr(ffi, "_lib_wrapper", None)
+    if library is None or getattr(library, "_memfactory_guarded", False):
+        return
+    look_up = library.__getattr__
+
+    def guarded(self: object, name: str) -> object:
+        if name == "__dict__":
+            raise AttributeError(name)
+        return look_up(self, name)
+
+    library.__getattr__ = guarded
+    library._memfactory_guarded = True

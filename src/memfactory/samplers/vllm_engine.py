@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memfactory.core.compat import prepare_imports, quiet_stderr
+from memfactory.core.compat import let_modules_be_scanned, prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, SamplingRequest
 from memfactory.samplers.vllm_draw import pack
@@ -42,9 +42,12 @@ class VllmEngine:
         self._eos_ids = list(eos_ids)
         _set_environment()
         prepare_imports()
+        let_modules_be_scanned()
         with _quiet(), _torch_threads_kept():
             import vllm
             from vllm.platforms import current_platform
+
+            let_modules_be_scanned()  # vLLM itself may just have loaded numba
 
             from memfactory.samplers.vllm_draw import seeded_draw
 
