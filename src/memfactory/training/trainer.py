@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput
-from memfactory.core.files import write_json
+from memfactory.core.files import new_folder, write_json
 from memfactory.core.types import Row
 from memfactory.learners.base import Learner
 from memfactory.training.interrupt import StopRequest
@@ -205,8 +205,6 @@ class Trainer:
 
     def _finish(self) -> None:
         """Write the trained policy to final/, as an ordinary model folder."""
-        from memfactory.core.files import new_folder
-
         if not self.run.final_path.exists():
             with new_folder(self.run.final_path) as folder:
                 self.learner.save_policy(folder)
