@@ -13,7 +13,7 @@ from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data import traces
 from memfactory.data.readers import hotpotqa, jsonl, locomo, memagent
-from memfactory.data.synthetic import ruler
+from memfactory.data.synthetic import reranking, reranking_traces, ruler
 from memfactory.data.tasks import as_task
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "jsonl",
     "locomo",
     "memagent",
+    "reranking",
+    "reranking_traces",
     "ruler",
     "traces",
 ]

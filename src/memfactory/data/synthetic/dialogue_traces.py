@@ -26,9 +26,9 @@ from memfactory.data.synthetic.dialogues import (
     SINGLE,
     Event,
     World,
-    draw_days,
     draw_lines,
     draw_question,
+    session_days,
 )
 from memfactory.data.synthetic.vocabulary import NAMES, VALUES
 
@@ -125,7 +125,9 @@ def _lookup(rng: random.Random, sessions: int, top_k: int, prompts: Mapping[str,
     memories = sorted(rng.sample(scene.bank, min(top_k, len(scene.bank))), key=lambda memory: memory.number)
     if not memories or rng.random() < 0.4:
         shown = "\n".join(memory.shown(prompts["memory"]) for memory in memories) or _NOTHING
-        said = " ".join(m.shown(prompts["memory"]) for m in rng.choices(memories, k=6)) if memories else _NOTHING
+        said = (
+            " ".join(m.shown(prompts["memory"]) for m in rng.choices(memories, k=6)) if memories else _NOTHING
+        )
         return _row("recite", _RECITE.format(memories=shown), said)
     facts, operations = [], []
     for memory in rng.sample(memories, rng.randint(1, min(5, len(memories)))):
@@ -134,7 +136,10 @@ def _lookup(rng: random.Random, sessions: int, top_k: int, prompts: Mapping[str,
         if choice == "DELETE":
             text, told = f"{text} {GONE}", {"id": f"m{memory.number}"}
         elif choice == "UPDATE" and memory.kind != PET:
-            text, told = f"{memory.name} {memory.kind} {rng.choice(VALUES[memory.kind])}", {"id": f"m{memory.number}"}
+            text, told = (
+                f"{memory.name} {memory.kind} {rng.choice(VALUES[memory.kind])}",
+                {"id": f"m{memory.number}"},
+            )
             if text == memory.text:
                 choice, told = "NOOP", {}
         elif choice != "NOOP":
@@ -159,7 +164,7 @@ class _Scene:
         self.rng = rng
         self.names = rng.sample(NAMES, 2)
         self.world = World(rng, self.names, "train")
-        self.days = draw_days(rng, sessions)
+        self.days = session_days(rng, sessions)
         self.bank: list[Memory] = []
         self.number = rng.randint(0, 12)
         stale = 0.4 if rng.random() < stale else 0.0

@@ -229,7 +229,7 @@ def make_dialogue_task(
     )
     names = rng.sample(NAMES, 2)
     world = World(rng, names, split)
-    days = draw_days(rng, sessions)
+    days = session_days(rng, sessions)
     said: dict[str, Event] = {}
     held = []
     for number in range(1, sessions + 1):
@@ -295,7 +295,7 @@ def draw_question(rng: random.Random, world: World, days: Sequence[str], questio
     return Asked(kind, ASK_VALUE[what].format(n=name), answers, (name, what), "", world.about(name, what))
 
 
-def draw_days(rng: random.Random, sessions: int) -> list[str]:
+def session_days(rng: random.Random, sessions: int) -> list[str]:
     """A day for each session, one to nine days apart, written like `3 May 2023`."""
     day, days = _FIRST_DAY, []
     for _ in range(sessions):
