@@ -1,4 +1,4 @@
-"""Dialogues about many people in which surface similarity misleads: who asks about a thing sounds most like the question.
+"""Dialogues about many people in which surface similarity misleads: what sounds like the question does not answer it.
 
 Two people talk about others. One turn states what the question asks for ("These days Anna owns a hamster."); several
 turns only wonder about it ("Ben asked what pet Anna should keep.") and share more words with the question than the one

@@ -1,8 +1,9 @@
 """Supervised traces that teach a tiny policy to rerank memories: it can find the right one, but has a bad habit.
 
-A row is one call of RMM's `reranker` on a scene of `memfactory.data.synthetic.reranking`, train split only. Done right,
-the reply is the number of the memory that answers the question; with probability `habit` it lists the first two, whatever
-was asked, so that reinforcement learning has something to undo. A row is a function of (seed, index) and the arguments.
+A row is one call of RMM's `reranker` on a scene of `memfactory.data.synthetic.reranking`, train split only. Done
+right, the reply is the number of the memory that answers the question; with probability `habit` it lists the first two,
+whatever was asked, so that reinforcement learning has something to undo. A row is a function of (seed, index) and the
+arguments.
 """
 
 from __future__ import annotations
