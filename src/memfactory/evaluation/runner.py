@@ -13,6 +13,7 @@ from memfactory.metrics.boxed import last_boxed
 from memfactory.metrics.qa import exact_match, f1, sub_exact_match
 from memfactory.metrics.ruler import string_match_all, string_match_part
 from memfactory.rollouts.collect import Collector
+from memfactory.rollouts.operation_mix import operation_mix
 
 METRICS = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "f1": f1}
 #: A benchmark's own metric, which a task may name in `meta["metric"]`; scored beside the others.
@@ -59,6 +60,8 @@ class SetResult:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    operations: Mapping[str, float]
+    """Shares of the operations on memory banks; empty for agents without a bank."""
     predictions: tuple[Prediction, ...]
 
     def as_json(self, *, predictions: bool = True) -> dict[str, Any]:
@@ -93,6 +96,7 @@ def evaluate_set(
         prompt_tokens=sum(p.prompt_tokens for p in predictions),
         completion_tokens=sum(p.completion_tokens for p in predictions),
         seconds=time.perf_counter() - started,
+        operations=operation_mix(rollout.outcome for group in groups for rollout in group),
         predictions=predictions,
     )
 

@@ -1,15 +1,19 @@
 """Supervised calls of Memory-R1 on synthetic dialogues: formats and reading done right, or with a bad habit.
 
-A row is one call of the extractor, the manager or the answerer, in the words of `configs/prompts/memory_r1_tiny.yaml`. A
-dialogue is played to some session; the bank is what a perfect manager would have, except that a share of the
-banks is `stale`: something of it was never updated or deleted, as other policies leave it.
+A row is one call of the extractor, the manager or the answerer, in the words of
+`configs/prompts/memory_r1_tiny.yaml`. A dialogue is played to some session; the bank is what a perfect manager would
+have, except that a share of the managers' banks is `stale`: something of it was never updated or deleted, as other
+policies leave it.
 
-- `lookup`: many facts at once about a bank, each about another memory, and lines of the bank recited. Finding a memory by
-  name *and* kind forms here: one call of `read` has a token or two from which it could be learnt, one of these a dozen.
+- `lookup`: many facts at once about a bank, each about another memory, and lines of the bank recited. Finding a
+  memory by name *and* kind forms here: a call of `read` has a token or two from which it could be learnt, one of
+  these a dozen.
 - `read`: every call done right.
-- `habits`: like `read`, but the manager adds nearly whatever it is shown, which is what reinforcement learning has to undo.
+- `habits`: like `read`, but the manager adds nearly whatever it is shown. This is what reinforcement learning has
+  to undo.
 
-All pairs of name and value are of the train split. A row is a function of (seed, phase, index) and the arguments.
+All pairs of name and value are of the train split. A row is a function of (seed, phase, index)
+and the arguments.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from memfactory.data.synthetic.dialogues import (
     draw_question,
     session_days,
 )
-from memfactory.data.synthetic.vocabulary import NAMES, VALUES
+from memfactory.data.synthetic.facts import allowed_values
+from memfactory.data.synthetic.vocabulary import NAMES
 
 PHASES = ("lookup", "read", "habits")
 
@@ -89,9 +94,9 @@ def make_trace(
 ) -> dict[str, Any]:
     """Make one supervised row `{"module", "messages", "completion"}`.
 
-    A dialogue has 1 to `sessions` sessions. `related` memories stand for each fact in a manager's prompt and `top_k` in an
-    answerer's. `extractor_share` and `answerer_share` of the rows are theirs, the rest is the manager's. `habit` is the
-    probability with which, in `habits`, a fact is added that should have been updated, deleted or passed over.
+    A dialogue has 1 to `sessions` sessions. `related` memories stand for each fact in a manager's prompt and `top_k`
+    in an answerer's. `extractor_share` and `answerer_share` of the rows are theirs, the rest is the manager's. `habit`
+    is the probability with which, in `habits`, a fact is added that should have been updated, deleted or passed over.
     """
     if phase not in PHASES:
         raise ValueError(f"unknown phase {phase!r}; known: {', '.join(PHASES)}")
@@ -137,7 +142,7 @@ def _lookup(rng: random.Random, sessions: int, top_k: int, prompts: Mapping[str,
             text, told = f"{text} {GONE}", {"id": f"m{memory.number}"}
         elif choice == "UPDATE" and memory.kind != PET:
             text, told = (
-                f"{memory.name} {memory.kind} {rng.choice(VALUES[memory.kind])}",
+                f"{memory.name} {memory.kind} {rng.choice(allowed_values(memory.name, memory.kind, 'train'))}",
                 {"id": f"m{memory.number}"},
             )
             if text == memory.text:
@@ -146,7 +151,7 @@ def _lookup(rng: random.Random, sessions: int, top_k: int, prompts: Mapping[str,
             choice = "ADD"
             kinds = {m.kind for m in scene.bank if m.name == memory.name}
             kind = rng.choice([kind for kind in (*SINGLE, PET, PET) if kind == PET or kind not in kinds])
-            text = f"{memory.name} {kind} {rng.choice(VALUES[kind])}"
+            text = f"{memory.name} {kind} {rng.choice(allowed_values(memory.name, kind, 'train'))}"
             if text in facts or any(m.text == text for m in scene.bank):
                 continue
         facts.append(text)

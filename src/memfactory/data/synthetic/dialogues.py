@@ -23,6 +23,7 @@ from memfactory.data.synthetic.vocabulary import NAMES
 
 PET = "pet"
 SINGLE = ("home", "job", "music", "colour")
+KINDS_SAID = (*SINGLE, PET)
 QUESTIONS = ("value", "count", "when")
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _FIRST_DAY = datetime.date(2023, 5, 1)
