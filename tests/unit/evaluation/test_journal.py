@@ -139,7 +139,17 @@ def test_any_text_comes_back_as_it_was(
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "j.jsonl"
     finished = Finished(
-        reply, (memory,), {"r": value}, 1, 2, 3, 0, 0.5, error, ({"module": "m", "prompt": reply},)
+        reply,
+        (memory,),
+        {"r": value},
+        1,
+        2,
+        3,
+        0,
+        0.5,
+        error,
+        {"add": 2},
+        ({"module": "m", "prompt": reply},),
     )
     key = Key("s", "t", "d", 0)
     with Journal(path, CONFIGURATION) as journal:
