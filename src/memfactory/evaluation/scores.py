@@ -41,7 +41,8 @@ class SetResult:
 
     A metric that tasks name themselves is among `metrics` only if all tasks of the set name it. `rewards` are the
     recipe's reward components. `groups` are the metrics by `meta["group"]` (a question type, for instance), if the
-    tasks have several. `operations` are shares of the operations on memory banks, empty for agents without one. `length` is the length of the texts in tokens, if all tasks name the same.
+    tasks have several. `operations` are shares of the operations on memory banks, empty for agents without one.
+    `length` is the length of the texts in tokens, if all tasks name the same.
     """
 
     name: str
