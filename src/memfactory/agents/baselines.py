@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy
 
+from memfactory.agents.evidence import text_of
 from memfactory.core.chat import ChatModel, Models
 from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
@@ -104,7 +105,7 @@ class FullContext(FromText):
 
         Raises `TaskError` when not even the question fits.
         """
-        whole = _text_of(task)
+        whole = text_of(task)
         over = -self._left(task, whole, model)
         if over <= 0:
             return whole
@@ -136,7 +137,7 @@ class Retrieval(FromText):
 
     async def select(self, task: Task, model: ChatModel) -> str:
         """The best chunks in the order of the text; neighbours are joined again, gaps are marked."""
-        chunks = model.split_text(_text_of(task), self.chunk_tokens)
+        chunks = model.split_text(text_of(task), self.chunk_tokens)
         if len(chunks) <= self.top_k:
             return "".join(chunks)
         best = sorted((await self.rank(task.question, chunks))[: self.top_k])
@@ -205,9 +206,3 @@ def cut_middle(text: str, keep: int, total: int, model: ChatModel) -> str:
     head = model.split_text(text, keep - keep // 2)[0]
     before_tail = model.split_text(text, total - keep // 2)[0]
     return head + GAP + text[len(before_tail) :]
-
-
-def _text_of(task: Task) -> str:
-    if not isinstance(task.evidence, str):
-        raise TaskError(f"task '{task.id}': this agent reads a text, not {type(task.evidence).__name__}")
-    return task.evidence

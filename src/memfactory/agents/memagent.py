@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from memfactory.agents.evidence import text_of
 from memfactory.core.chat import ChatModel, Models
 from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
@@ -60,10 +61,10 @@ class MemAgent:
         self._blocks: OrderedDict[str, list[str]] = OrderedDict()
 
     async def __call__(self, task: Task, models: Models) -> Outcome:
-        """Read `task.evidence` (a text), then answer `task.question`.
+        """Read `task.evidence` (a text, or a dialogue as text), then answer `task.question`.
 
         An empty text is answered from the empty memory. Raises `TaskError` for a question longer
-        than a block, evidence that is not text, or more blocks than `max_blocks`.
+        than a block, evidence that is neither, or more blocks than `max_blocks`.
         """
         policy = models["policy"]
         blocks = self._split(task, policy)
@@ -78,18 +79,17 @@ class MemAgent:
 
     def _split(self, task: Task, policy: ChatModel) -> list[str]:
         """Blocks of the task's text; tokenised once for all rollouts of the group."""
-        if not isinstance(task.evidence, str):
-            raise TaskError(f"task '{task.id}': memagent reads a text, not {type(task.evidence).__name__}")
+        text = text_of(task)
         asked = policy.count_tokens(task.question)
         if asked > self.block_tokens:
             raise TaskError(
                 f"task '{task.id}': the question has {asked} tokens, more than a block "
                 f"(agent.block_tokens={self.block_tokens}); shorten it or raise agent.block_tokens"
             )
-        blocks = self._blocks.get(task.evidence)
+        blocks = self._blocks.get(text)
         if blocks is None:
-            blocks = policy.split_text(task.evidence, self.block_tokens)
-            self._blocks[task.evidence] = blocks
+            blocks = policy.split_text(text, self.block_tokens)
+            self._blocks[text] = blocks
             if len(self._blocks) > _TEXTS_KEPT:
                 self._blocks.popitem(last=False)
         if self.max_blocks is not None and len(blocks) > self.max_blocks:

@@ -14,6 +14,7 @@ from memfactory.commands.cells import Cell
 from memfactory.commands.graph import (
     Policy,
     evaluation_settings,
+    first_metric,
     make_collector,
     open_environment,
     open_policy,
@@ -114,7 +115,7 @@ def _score(
             collector,
             one.environment.eval_tasks,
             settings=settings,
-            watch=lambda name, total: view.watching(f"{owner}{name}", total, settings.metrics[0]),
+            watch=lambda name, total: view.watching(f"{owner}{name}", total, first_metric(recipe)),
             journal=journal,
         )
 

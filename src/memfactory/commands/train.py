@@ -13,6 +13,7 @@ from rich.console import Console
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
     evaluation_settings,
+    first_metric,
     make_collector,
     open_environment,
     open_learner,
@@ -81,7 +82,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
             trainer = _trainer(recipe, source, learner, objective, run, view, started)
             code = trainer.train()
             if code == 0:
-                metric = recipe.schema.evaluation.metrics[0] if recipe.schema.stage == "rl" else "nll"
+                metric = first_metric(recipe) if recipe.schema.stage == "rl" else "nll"
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
                 write_summary(run, summary, console)

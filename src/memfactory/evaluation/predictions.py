@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from memfactory.core.types import Rollout, Task
-from memfactory.evaluation.metrics import DEFAULT_METRICS, METRICS, metrics_for
+from memfactory.evaluation.metrics import METRICS, metrics_for
 from memfactory.metrics.boxed import last_boxed
 
 #: Texts of a task's meta that are longer are not repeated in every result (gold evidence, for instance).
@@ -118,7 +118,7 @@ def score(
     task: Task,
     index: int,
     finished: Finished,
-    metrics: Iterable[str] = DEFAULT_METRICS,
+    metrics: Iterable[str] | None = None,
     task_digest: str | None = None,
 ) -> Prediction:
     """Score what a rollout answered; a failed one scores 0 on every metric that applies to its task."""
@@ -143,7 +143,7 @@ def score(
     )
 
 
-def predict(rollout: Rollout, metrics: Iterable[str] = DEFAULT_METRICS) -> Prediction:
+def predict(rollout: Rollout, metrics: Iterable[str] | None = None) -> Prediction:
     """Score one rollout's reply against the task's gold answers."""
     return score(rollout.task, rollout.index, finish(rollout), metrics)
 

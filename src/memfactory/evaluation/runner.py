@@ -24,10 +24,13 @@ OnPrediction = Callable[[Prediction], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """`repeats` rollouts of each task, scored by `metrics`; the first `log_rollouts` of a set keep their calls."""
+    """`repeats` rollouts of each task; the first `log_rollouts` of a set keep their calls.
+
+    They are scored by `metrics`; None is the usual ones and the one that tasks name themselves.
+    """
 
     repeats: int = 1
-    metrics: tuple[str, ...] = DEFAULT_METRICS
+    metrics: tuple[str, ...] | None = None
     log_rollouts: int = 0
 
 
@@ -140,7 +143,7 @@ class _SetRun:
             self.name,
             predictions,
             repeats=self.settings.repeats,
-            metrics=self.settings.metrics,
+            metrics=self.settings.metrics or DEFAULT_METRICS,
             cost=self._cost(predictions),
         )
 

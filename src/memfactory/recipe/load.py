@@ -70,17 +70,19 @@ def load_recipe(
     command: Command | None = None,
     output_dir: str | Path | None = None,
     benchmark: Path | None = None,
+    only_options: Iterable[str] = (),
 ) -> Recipe:
     """Compose and check a recipe without importing anything heavy.
 
     `name` is a path or the name of a recipe that ships, `overrides` are `key=value` or `group=option`.
-    `benchmark` is the file of a benchmark that takes the place of the recipe's held-out sets.
+    `benchmark` is the file of a benchmark that takes the place of the recipe's held-out sets; of the groups
+    `only_options` the chosen option counts alone, without what the recipe changes in it.
     Values that `command` never reads may be missing (all of them when it is None). Raises `BadInput`,
     in one line that names key and file, for whatever is wrong.
     """
     path = find_recipe(name)
     forced = {} if output_dir is None else {"output_dir": str(output_dir)}
-    layers = compose(path, overrides, forced, benchmark)
+    layers = compose(path, overrides, forced, benchmark, only_options)
     layers.values["plugins"] = _load_plugins(layers, path)
     unread = _UNREAD[command]
     try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from memfactory.algorithms.objective import AdvantageMethod, Denominator, LossKind
 from memfactory.core.registry import component_field
-from memfactory.evaluation.metrics import DEFAULT_METRICS, MetricName
+from memfactory.evaluation.metrics import MetricName
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ class EvaluationConfig:
     """`repeats` rollouts of each task, of at most `limit` tasks a set (null: all), `concurrency` at once.
 
     `sets` are the names of the sets to score (null: all).
-    `metrics` are the columns beside the rewards; a benchmark brings its own. The first `log_rollouts` rollouts of a
+    `metrics` are the columns beside the rewards (null: EM, sub-EM, F1, and the metric that all tasks of a set name);
+    a benchmark brings its own. The first `log_rollouts` rollouts of a
     set keep their prompts and replies in the result.
     """
 
@@ -146,11 +147,11 @@ class EvaluationConfig:
     limit: AtLeastOne | None = None
     sets: tuple[str, ...] | None = None
     concurrency: AtLeastOne = 64
-    metrics: tuple[MetricName, ...] = DEFAULT_METRICS
+    metrics: tuple[MetricName, ...] | None = None
     log_rollouts: Count = 2
 
     def __post_init__(self) -> None:
-        if not self.metrics:
+        if self.metrics == ():
             raise ValueError("metrics must name at least one")
 
 
