@@ -11,8 +11,9 @@ import copy
 from pathlib import Path
 
 import torch
-from make_tiny_init import QK_GAIN
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from make_tiny_init import QK_GAIN
 
 
 def deepen(model: PreTrainedModel, *, seed: int) -> PreTrainedModel:
