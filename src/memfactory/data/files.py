@@ -123,13 +123,21 @@ def open_records(path: str) -> Records:
         data = _unpack(path) if path.endswith(".gz") else None
         head = data[:4096] if data is not None else _head(path)
         if head.removeprefix(_BOM).lstrip().startswith(b"["):
-            whole = data if data is not None else _existing(path).read_bytes()
+            whole = data if data is not None else _read(path)
             records = ArrayRecords(path, _parse(whole.removeprefix(_BOM), path, lines=True))
         else:
             records = LineRecords(path, data)
     if len(records) == 0:
         raise BadInput(f"{path}: the file is empty")
     return records
+
+
+def open_object(path: str) -> Record:
+    """A file that is one JSON object, plain or `.gz`. Raises `BadInput` for anything else, naming the line."""
+    data = _unpack(path) if path.endswith(".gz") else _read(path)
+    if not data.strip():
+        raise BadInput(f"{path}: the file is empty")
+    return _mapping(_parse(data.removeprefix(_BOM), path, lines=True), path)
 
 
 def require(record: Record, key: str, where: str) -> Any:
@@ -226,6 +234,11 @@ def _open(path: str) -> Any:
         return _existing(path).open("rb")
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _read(path: str) -> bytes:
+    with _open(path) as file:
+        return bytes(file.read())
 
 
 def _head(path: str) -> bytes:

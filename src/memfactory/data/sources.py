@@ -12,19 +12,23 @@ from dataclasses import dataclass
 from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data import traces
-from memfactory.data.readers import hotpotqa, jsonl, locomo, memagent
-from memfactory.data.synthetic import reranking, reranking_traces, ruler
+from memfactory.data.readers import hotpotqa, jsonl, locomo, longmemeval, memagent, msc, musique
+from memfactory.data.synthetic import babilong, reranking, reranking_traces, ruler
 from memfactory.data.tasks import as_task
 
 __all__ = [
     "DialoguesConfig",
     "FactsConfig",
+    "babilong",
     "dialogues",
     "facts",
     "hotpotqa",
     "jsonl",
     "locomo",
+    "longmemeval",
     "memagent",
+    "msc",
+    "musique",
     "reranking",
     "reranking_traces",
     "ruler",

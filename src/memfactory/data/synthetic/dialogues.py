@@ -243,18 +243,16 @@ def make_dialogue_task(
         held.append(Session(f"session_{number}", days[number - 1], tuple(turns)))
     name = f"dialogues-{split}-s{seed}-{sessions}x{facts_per_session}-{index}"
     asked = draw_question(rng, world, days, question)
-    return Task(
-        id=name,
-        question=asked.text,
-        evidence=Dialogue(name, tuple(names), tuple(held)),
-        answers=asked.answers,
-        meta={
-            "question_kind": asked.kind,
-            "about": asked.about,
-            "evidence_turns": tuple(turn for turn, told in said.items() if told in asked.events),
-            "split": split,
-        },
-    )
+    dialogue = Dialogue(name, tuple(names), tuple(held))
+    meta = {
+        "benchmark": "dialogues",
+        "group": asked.kind,
+        "question_kind": asked.kind,
+        "about": asked.about,
+        "split": split,
+        **dialogue.gold([turn for turn, told in said.items() if told in asked.events]),
+    }
+    return Task(name, asked.text, dialogue, asked.answers, meta)
 
 
 def draw_lines(
