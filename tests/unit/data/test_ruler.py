@@ -37,7 +37,7 @@ def made(
 def solve(task: Task) -> list[str]:
     """Answers as somebody finds them who knows how the tasks are meant, and has the text and the question only."""
     text, question = task.evidence, task.question
-    if question.startswith("Find all variables"):
+    if question.startswith("Find all"):
         [known] = re.findall(r"value (\d+)", question)
         found: list[str] = []
         for name, source in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", text):
@@ -159,7 +159,7 @@ def test_an_essay_is_read_in_sentences(tmp_path: Path) -> None:
         ({"task": "niah_single_2"}, "niah_single_2 hides its needles in a text; name a file with haystack"),
         ({"task": "vt", "haystack": "x.txt"}, "vt makes its own text; leave haystack out"),
         ({"task": "niah_single_3", "haystack": "no.txt"}, "'no.txt' does not exist"),
-        ({"task": "cwe", "length": 200}, r"length 500 is too short: the task alone has \d+ tokens"),
+        ({"task": "cwe", "length": 100}, r"length 100 is too short: the task alone has \d+ tokens"),
         ({"length": -1}, "length -1 is too short"),
         ({"size": 0}, "size must be at least 1"),
         ({"tokenizer": "tinny"}, "tokenizer: no such model folder 'tinny'; did you mean 'tiny'"),

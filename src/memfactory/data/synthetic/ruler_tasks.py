@@ -28,8 +28,8 @@ SHORT, SHORT_COMMON_TIMES, SHORT_OTHER_TIMES = 4096, 6, 1
 DEPTHS = tuple(round(100 * i / 39) for i in range(40))
 CODED_LETTERS, CODED_ASKED, DOTS = 6, 3, "..."
 _NEEDLE = "One of the special magic {kind} for {key} is: {value}."
-#: No unit of a haystack of needles or words is shorter, in tokens; bounds how many names can be needed.
-_SHORTEST_NEEDLE, _SHORTEST_WORD = 9, 9
+#: No needle and no word of a numbered list is shorter, in tokens; bounds how many names can be needed.
+_SHORTEST_NEEDLE, _SHORTEST_WORD = 9, 3
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _cwe(rng: random.Random, length: int) -> Draft:
     often, seldom = (
         (SHORT_COMMON_TIMES, SHORT_OTHER_TIMES) if length < SHORT else (COMMON_TIMES, OTHER_TIMES)
     )
-    words = names(rng, parts_for(length // _SHORTEST_WORD + COMMON))
+    words = names(rng, parts_for(length // (_SHORTEST_WORD * seldom) + COMMON))
     common = [next(words) for _ in range(COMMON)]
     others: list[str] = []
     seed = rng.getrandbits(64)
