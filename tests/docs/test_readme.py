@@ -169,6 +169,12 @@ TABLE: dict[str, Callable[[str], None]] = {
         "data.eval.niah_single_1.length=200",
     ),
     "memfactory components data ruler": full(),
+    "memfactory eval memagent model=smollm2 data=babilong evaluation.limit=10": as_tiny(
+        "sampler=hf",
+        "evaluation.limit=1",
+        *(f"~data.eval.qa{number}" for number in (2, 3, 4, 5)),
+        "data.eval.qa1.length=200",
+    ),
     # reading; where weights would have to be converted the tiny policy takes their place, where they would have to be
     # downloaded the recipe is only composed
     "memfactory infer memagent model.path=runs/memagent/final --input text.txt "
@@ -195,6 +201,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     "--output data/hotpotqa_long/eval_50.parquet": full(),
     "memfactory data make hotpotqa-long --source hotpot_dev_distractor_v1.json --paragraphs 100 --limit 128 "
     "--output data/hotpotqa_long/eval_100.parquet": full(),
+    "memfactory data make musique-long --source musique_ans_v1.0_dev.jsonl --paragraphs 40 "
+    "--output data/musique/eval_40.jsonl": full(),
+    "memfactory data make 2wikimultihopqa-long --source 2wiki_dev.json --paragraphs 40 "
+    "--output data/2wiki/eval_40.jsonl": full(),
+    "memfactory data make babilong --task qa2 --length 8192 --count 50 --output data/babilong/qa2.jsonl": full(
+        "--count", "2"
+    ),
     # the plugin; test_example.py trains with it
     "memfactory train docs/examples/notes_memory/recipe.yaml": plan,
     "memfactory train docs/examples/notes_memory/recipe.yaml --dry-run": plan,
@@ -228,7 +241,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     task = {"question": "Who wrote the letter?", "text": "Anna wrote the letter.", "answers": ["Anna"]}
     for name in ("questions", "heldout"):
         (folder / f"{name}.jsonl").write_text(json.dumps({"id": "1", **task}) + "\n")
-    for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json"):
+    musique = "".join(json.dumps(musique_example(number)) + "\n" for number in range(60))
+    (folder / "musique_ans_v1.0_dev.jsonl").write_text(musique)
+    for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json", "2wiki_dev.json"):
         (folder / name).write_text(json.dumps([hotpotqa_example(number) for number in range(130)]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -248,6 +263,13 @@ def hotpotqa_example(number: int) -> dict[str, object]:
         "type": "bridge",
         "level": "easy",
     }
+
+
+def musique_example(number: int) -> dict[str, object]:
+    """A record in MuSiQue's layout with one gold paragraph and one other."""
+    texts = [(f"Title {number} {part}", part == "a") for part in ("a", "b")]
+    paragraphs = [{"title": t, "paragraph_text": f"{t} is it.", "is_supporting": gold} for t, gold in texts]
+    return {"id": f"m{number}", "question": f"What is {number}?", "answer": "it", "paragraphs": paragraphs}
 
 
 def test_every_command_is_in_the_table_and_no_other() -> None:
