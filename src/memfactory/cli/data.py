@@ -23,7 +23,9 @@ Length = Annotated[int, typer.Option("--length", min=1, help="Tokens of each tex
 Count = Annotated[int, typer.Option("--count", min=1, help="Tasks to make.")]
 Tokenizer = Annotated[
     str | None,
-    typer.Option("--tokenizer", metavar="MODEL", help="The model that tokens are counted for; else an estimate."),
+    typer.Option(
+        "--tokenizer", metavar="MODEL", help="The model that tokens are counted for; else an estimate."
+    ),
 ]
 Haystack = Annotated[
     str | None, typer.Option("--haystack", metavar="FILE", help="A text file to hide things in.")
