@@ -176,7 +176,7 @@ def test_an_unknown_set_is_one_line(evaluate: Any) -> None:
 
 
 def test_an_evaluation_in_which_everything_fails_is_no_score(evaluate: Any) -> None:
-    code, _, err = evaluate("--benchmarks", "mine.yaml", "-o", "out", "agent.max_blocks=1")
+    code, _, err = evaluate("--benchmarks", "mine.yaml", "-o", "out", "agent.block_tokens=2")
     assert code == 2 and "all 4 rollouts failed; first" in err
     assert not list(Path("out/eval").glob("*.json"))
 
@@ -186,16 +186,13 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(recipe: Path, evaluate: An
     options = ["--benchmarks", "mine.yaml", "sampling.eval.temperature=1.0", "evaluation.concurrency=2"]
     killed = [sys.executable, "-m", "memfactory", "eval", str(recipe), *options, "-o", "killed"]
     journals = Path("killed/eval/rollouts")
-    counts = []
-    for wanted in (3, 9):
-        with subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            deadline = time.monotonic() + 120
-            while lines_in(journals) < wanted + 1:
-                assert process.poll() is None and time.monotonic() < deadline, process.stderr
-                time.sleep(0.005)
-            os.kill(process.pid, signal.SIGKILL)
-        counts.append(lines_in(journals))
-    assert 3 < counts[0] <= counts[1] < 25, f"killed too late to test anything: {counts}"
+    with subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while lines_in(journals) < 5:
+            assert process.poll() is None and time.monotonic() < deadline, "it never got so far"
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+    assert lines_in(journals) < 25, "killed too late to test anything"
     assert not list(Path("killed/eval").glob("*.json"))
     [journal] = journals.iterdir()
     kept = journal.read_bytes().rpartition(b"\n")[0] + b"\n"
@@ -234,12 +231,12 @@ def test_an_engine_that_dies_leaves_what_is_finished_and_no_score(
             self._driver._fail(RuntimeError("out of memory"))
         return await sample(self, request)
 
-    monkeypatch.setattr(HfSampler, "sample", dying)
-    code, out, err = evaluate(*options)
+    with monkeypatch.context() as patch:
+        patch.setattr(HfSampler, "sample", dying)
+        code, out, err = evaluate(*options)
     assert code == 1 and "rollouts of set 'mine' are not finished, so there is no score" in err
     assert err.count("\n") == 1 and "|" not in out
     finished = lines_in(Path("out/eval/rollouts")) - 1
     assert 0 < finished < 4 and not list(Path("out/eval").glob("*.json"))
-    monkeypatch.undo()
     assert evaluate(*options)[0] == 0
     assert lines_in(Path("out/eval/rollouts")) == 5

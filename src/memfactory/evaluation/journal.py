@@ -87,7 +87,7 @@ class Journal:
             "task_digest": key.task_digest,
             "index": key.index,
             "session": line.session,
-            "clock": round(line.clock, 3),
+            "clock": line.clock,
             "peak_memory": line.peak_memory,
             "peak_gpu_memory": line.peak_gpu_memory,
             **line.finished.as_json(),
