@@ -129,7 +129,7 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
     policy = open_policy(recipe)
     agent = build_agent(recipe)
     learner = open_learner(recipe, policy)
-    sampler = open_sampler(recipe, policy)
+    sampler = open_sampler(recipe, policy, training=True)
     collector = make_collector(recipe, policy, sampler, agent, environment, training=True)
     evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False)
 
