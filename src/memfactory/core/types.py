@@ -106,12 +106,25 @@ class Outcome:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge (`judge` is its name) made of a rollout: a value in [0, 1], or None if it could not be judged.
+
+    `said` is the judge's reply, or in one line why there is none.
+    """
+
+    judge: str
+    value: float | None
+    said: str = ""
+
+
 @dataclass
 class Rollout:
     """The calls one agent run made on one task, its outcome, and its named reward components.
 
     `index` tells the G rollouts of a group apart. `error` is set when the run could not be
     finished (a server that failed, a prompt too long): such a rollout is counted, never trained on.
+    `verdicts` are those of judges, by component; one without a value has no entry in `rewards`.
     """
 
     task: Task
@@ -120,6 +133,7 @@ class Rollout:
     outcome: Outcome | None = None
     rewards: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

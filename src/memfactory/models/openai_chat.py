@@ -139,6 +139,17 @@ class OpenAIChat:
         return ServiceError(f"the server at {self.base_url} {what}")
 
 
+def base_url_or_default(base_url: str | None) -> str:
+    """The server to ask: `base_url`, else the environment's OPENAI_BASE_URL, else OpenAI's own."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+
+
+def lacks_key(base_url: str | None, api_key_env: str) -> bool:
+    """Whether OpenAI's own server would be asked without a key; other servers may not want one."""
+    own = base_url or os.environ.get("OPENAI_BASE_URL")
+    return not own and not os.environ.get(api_key_env)
+
+
 def reply_text(reply: Any) -> tuple[Any, str]:
     """The first choice of a reply, and its text. Raises `BadReply` when there is none."""
     try:

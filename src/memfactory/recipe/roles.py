@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from memfactory.models.openai_chat import base_url_or_default, lacks_key
 from memfactory.recipe.schema import RecipeSchema, RoleConfig
 from memfactory.recipe.values import nearest, plain
 
@@ -49,7 +49,7 @@ def server_spec(config: RoleConfig) -> dict[str, Any]:
     return {
         "type": "openai",
         "model": config.openai,
-        "base_url": config.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+        "base_url": base_url_or_default(config.base_url),
         "api_key_env": config.api_key_env,
     }
 
@@ -88,9 +88,7 @@ def check_roles(recipe: Recipe, command: Literal["train", "eval", "infer"] | Non
 
 
 def _check_key(recipe: Recipe, key: str, role: str, config: RoleConfig) -> None:
-    """OpenAI's own server needs a key; servers of one's own do not care."""
-    own = config.base_url or os.environ.get("OPENAI_BASE_URL")
-    if config.openai is not None and not own and not os.environ.get(config.api_key_env):
+    if config.openai is not None and lacks_key(config.base_url, config.api_key_env):
         raise recipe.error(
             key,
             f"role '{role}' needs a key in the environment variable {config.api_key_env}; "
