@@ -11,6 +11,7 @@ from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.evaluation.options import EvalOptions
 from memfactory.recipe.files import config_folders, config_groups, find_recipe
 from memfactory.recipe.load import Recipe, load_recipe
+from memfactory.recipe.roles import other_roles
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Cell:
     def engine(self) -> str:
         """Cells with the same one can share a running sampler."""
         plain = self.recipe.plain
-        return json.dumps([plain["model"], plain["sampler"], plain["seed"]], sort_keys=True)
+        roles = sorted(other_roles(self.recipe.schema))  # those that the agent's modules and judges ask for
+        parts = [plain["model"], plain["sampler"], plain["seed"], plain["roles"], roles]
+        return json.dumps(parts, sort_keys=True)
 
 
 def make_cells(options: EvalOptions, *, complete: bool = True) -> list[Cell]:

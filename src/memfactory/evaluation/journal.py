@@ -126,7 +126,7 @@ class Journal:
         for number, line in enumerate(whole[1:], start=2):
             try:
                 key, value = _line(_parse(line))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, AttributeError):
                 raise self._foreign(number) from None
             self._lines[key] = value
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from memfactory.core.types import Rollout, Task
+from memfactory.core.types import Rollout, Task, Verdict
 from memfactory.evaluation.metrics import METRICS, metrics_for
 from memfactory.metrics.boxed import last_boxed
 
@@ -19,7 +19,8 @@ _LONGEST_META = 200
 class Finished:
     """What is kept of a rollout, whatever it will be scored by.
 
-    `operations` counts the operations on a memory bank by kind, for agents that have one. `trace` are the calls as
+    `operations` counts the operations on a memory bank by kind, for agents that have one. `verdicts` are those of
+    judges, by reward component. `trace` are the calls as
     text, if they are kept.
     """
 
@@ -33,7 +34,13 @@ class Finished:
     seconds: float
     error: str | None
     operations: Mapping[str, int]
+    verdicts: Mapping[str, Verdict]
     trace: tuple[Mapping[str, str], ...] | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether every judge that was asked gave a value."""
+        return all(verdict.value is not None for verdict in self.verdicts.values())
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -50,6 +57,7 @@ class Finished:
                 "memories": tuple(found["memories"]),
                 "rewards": dict(found["rewards"]),
                 "operations": dict(found["operations"]),
+                "verdicts": {name: Verdict(**verdict) for name, verdict in found["verdicts"].items()},
                 "trace": None if trace is None else tuple(trace),
             }
         )
@@ -73,6 +81,11 @@ class Prediction:
     scores: Mapping[str, float]
     finished: Finished
     meta: Mapping[str, Any]
+
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """What judges said, by reward component."""
+        return self.finished.verdicts
 
     @property
     def error(self) -> str | None:
@@ -99,6 +112,7 @@ def finish(rollout: Rollout, *, trace: bool = False) -> Finished:
         seconds=round(rollout.seconds, 3),
         error=rollout.error if outcome is not None or rollout.error else "the agent gave no outcome",
         operations=dict(outcome.info.get("operations") or {}) if outcome is not None else {},
+        verdicts=dict(rollout.verdicts),
         trace=tuple(
             {
                 "module": call.module,

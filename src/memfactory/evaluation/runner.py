@@ -134,7 +134,8 @@ class _SetRun:
         clock = round(time.perf_counter() - self._started, 3)
         line = Line(finished, self._session, clock, self.memory.bytes, self.memory.gpu_bytes)
         self._lines.append(line)
-        if self.journal is not None:
+        # What a judge failed on is made again by the next start, so that the judge is asked again.
+        if self.journal is not None and finished.judged:
             self.journal.add(Key(self.name, task.id, task_digest, index), line)
         self._keep(number, score(task, index, finished, self.settings.metrics, task_digest))
 

@@ -64,7 +64,7 @@ class RolloutSource:
     def rows(self, step: int, position: int) -> Batch:
         """Collect groups for the tasks at `position`, give credit, make rows.
 
-        Raises the agents' error when not a single rollout of the step could be finished.
+        Raises the agents' or the judge's error when not a single rollout of the step could be finished and judged.
         """
         wanted = self.settings.tasks_per_step
         groups, position = self._groups(step, position, wanted, refill=0)
@@ -81,6 +81,8 @@ class RolloutSource:
             raise ServiceError(
                 f"all {len(credit.rollouts)} rollouts of step {step + 1} failed; first: {first}"
             )
+        if credit.failed_rollouts + credit.unjudged_rollouts == len(credit.rollouts):
+            raise ServiceError(self._unjudged(credit.rollouts, step))
         return Batch(
             rows=credit.rows,
             position=position,
@@ -128,13 +130,26 @@ class RolloutSource:
             drop_zero_variance=self.settings.drop_zero_variance,
         )
 
+    def _unjudged(self, rollouts: Sequence[Rollout], step: int) -> str:
+        rubric = self.environment.rubric
+        failed = [r.verdicts[name] for r in rollouts if r.error is None for name in rubric.unjudged(r)]
+        return (
+            f"no rollout of step {step + 1} could be judged by {failed[0].judge} "
+            f"({len(failed)} tried); first: {failed[0].said}; the same command goes on from the last checkpoint"
+        )
+
     def _records(self, credit: Credit) -> list[dict[str, Any]]:
         kept = range(min(self.settings.log_rollouts, len(credit.rollouts)))
         return [
             rollout_record(
                 credit.rollouts[i],
                 credit.advantages[i],
-                self.environment.rubric.total(credit.rollouts[i].rewards),
+                self._total(credit.rollouts[i]),
             )
             for i in kept
         ]
+
+    def _total(self, rollout: Rollout) -> float | None:
+        """The weighted reward; None where a judge failed, because a part of the sum is not known."""
+        rubric = self.environment.rubric
+        return None if rubric.unjudged(rollout) else rubric.total(rollout.rewards)
