@@ -110,7 +110,7 @@ def test_a_server_in_a_role_and_a_judge_in_an_evaluation(
         if body["model"] == "reader":
             return reply("\\boxed{somewhere}")
         asked = body["messages"][0]["content"]
-        return reply("CORRECT") if "one" in judged(asked) else 401
+        return reply("CORRECT") if judged(asked) == "one" else 401
 
     def judged(asked: str) -> str:
         """Half of the questions, by their names, are judged; for the others the judge fails."""

@@ -20,8 +20,7 @@ class Finished:
     """What is kept of a rollout, whatever it will be scored by.
 
     `operations` counts the operations on a memory bank by kind, for agents that have one. `verdicts` are those of
-    judges, by reward component. `trace` are the calls as
-    text, if they are kept.
+    judges, by reward component. `trace` are the calls as text, if they are kept.
     """
 
     reply: str

@@ -48,9 +48,9 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     lengths: dict[str, list[int]] = defaultdict(list)
     for call in calls:
         lengths[call.module].append(len(call.completion_ids))
-    for module, values in sorted(lengths.items()):
-        metrics[f"length/{module}"] = statistics.fmean(values)
-        metrics[f"length/{module}/max"] = max(values)
+    for module, counts in sorted(lengths.items()):
+        metrics[f"length/{module}"] = statistics.fmean(counts)
+        metrics[f"length/{module}/max"] = max(counts)
     return metrics
 
 

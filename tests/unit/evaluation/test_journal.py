@@ -157,19 +157,9 @@ def test_any_text_comes_back_as_it_was(
     reply: str, memory: str, error: str | None, value: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "j.jsonl"
-    finished = Finished(
-        reply,
-        (memory,),
-        {"r": value},
-        1,
-        2,
-        3,
-        0,
-        0.5,
-        error,
-        {"add": 2},
-        ({"module": "m", "prompt": reply},),
-    )
+    said = {"judge": Verdict("gpt-x", None, reply)}
+    trace = ({"module": "m", "prompt": reply},)
+    finished = Finished(reply, (memory,), {"r": value}, 1, 2, 3, 0, 0.5, error, {"add": 2}, said, trace)
     key = Key("s", "t", "d", 0)
     with Journal(path, CONFIGURATION) as journal:
         journal.add(key, Line(finished, "1", 0.25, 7, None))
