@@ -34,7 +34,6 @@ BUILTIN = (
     "memfactory.environments.long_context",
     "memfactory.environments.memory_bank",
     "memfactory.data.sources",
-    "memfactory.data.mixture",
     "memfactory.memory.embedders",
     "memfactory.rewards.answer",
     "memfactory.rewards.format",
