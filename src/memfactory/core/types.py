@@ -106,12 +106,21 @@ class Outcome:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class MemoryState:
+    """What an agent's memory held once `calls` calls of its rollout were finished (0: before the first)."""
+
+    calls: int
+    text: str
+
+
 @dataclass
 class Rollout:
     """The calls one agent run made on one task, its outcome, and its named reward components.
 
     `index` tells the G rollouts of a group apart. `error` is set when the run could not be
     finished (a server that failed, a prompt too long): such a rollout is counted, never trained on.
+    `states` is the memory over time, as the agent reported it.
     """
 
     task: Task
@@ -120,6 +129,7 @@ class Rollout:
     outcome: Outcome | None = None
     rewards: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    states: list[MemoryState] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
