@@ -38,7 +38,11 @@ BUILTIN = (
     "memfactory.rewards.answer",
     "memfactory.rewards.format",
     "memfactory.rewards.operations",
-    "memfactory.training.trackers",
+    "memfactory.training.trackers.base",
+    "memfactory.training.trackers.tensorboard",
+    "memfactory.training.trackers.wandb",
+    "memfactory.training.trackers.trackio",
+    "memfactory.training.trackers.swanlab",
 )
 
 _loaded_files: dict[Path, float] = {}

@@ -26,8 +26,8 @@ class GroupSettings:
     """How many rollouts a step takes and how they are compared.
 
     With `dynamic_sampling`, groups of further tasks are added for those whose rewards do not differ, at most
-    `max_refills` times a step; the latter make no rows but stay in the step's figures. At least `log_rollouts` rollouts a
-    step are kept as readable text, in whole groups.
+    `max_refills` times a step; the latter make no rows but stay in the step's figures. At least `log_rollouts`
+    rollouts a step are kept as readable text, in whole groups.
     """
 
     tasks_per_step: int
