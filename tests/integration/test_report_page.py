@@ -210,14 +210,24 @@ def test_differences_in_the_page_are_right_and_shortest(viewer: playwright.Page)
     words = ["a", "b", "c", "x1", " ", "\n", ".", "é", "日"]
     pairs = [["".join(draw.choices(words, k=draw.randrange(12))) for _ in range(2)] for _ in range(150)]
     pairs += [["", ""], ["same", "same"], ["a " * 3000, "b " * 3000]]
-    found = viewer.evaluate("pairs => pairs.map(([before, after]) => difference(before, after))", pairs)
-    for (before, after), segments in zip(pairs, found, strict=True):
-        assert "".join(text for kind, text in segments if kind != "ins") == before
-        assert "".join(text for kind, text in segments if kind != "del") == after
-        changed = sum(len(tokens(text)) for kind, text in segments if kind != "same")
+    words_and = "text => text.match(/\\s+|[\\p{L}\\p{N}_]+|[^]/gu) || []"
+    found = viewer.evaluate(
+        f"pairs => pairs.map(([a, b]) => [difference(a, b), compare(({words_and})(a), ({words_and})(b))])",
+        pairs,
+    )
+    for (before, after), (shown, shortest) in zip(pairs, found, strict=True):
+        for segments in filter(None, (shown, shortest)):
+            assert "".join(text for kind, text in segments if kind != "ins") == before
+            assert "".join(text for kind, text in segments if kind != "del") == after
         if len(before) < 100:
             old, new = tokens(before), tokens(after)
+            changed = sum(len(tokens(text)) for kind, text in shortest if kind != "same")
             assert changed == len(old) + len(new) - 2 * longest_common(old, new)
+    assert viewer.evaluate("difference('Ada likes red.', 'Bo has a cat.')") == [
+        ["del", "Ada likes red"],
+        ["ins", "Bo has a cat"],
+        ["same", "."],
+    ]
 
 
 def tokens(text: str) -> list[str]:

@@ -94,6 +94,7 @@ def _rewards(runs: Sequence[RunData]) -> Iterator[Chart]:
     for name, key in keys.items():
         series = [_curve(run, key, run.name, i) for i, run in enumerate(runs)]
         yield Chart(f"reward-{slug(name)}", f"Reward: {name}", series, y_label="reward", note=note)
+        note = ""  # said once
 
 
 def _held_out(runs: Sequence[RunData]) -> Iterator[Chart]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -230,5 +230,5 @@ def _items(value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
         yield from ((name, entry) for name, entry in value.items() if isinstance(entry, Mapping))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

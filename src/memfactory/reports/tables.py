@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from memfactory.reports.run_data import HeldOut, RunData, Score
 
 _SAME_ANYWAY = ("name", "output_dir")
 _ENDS = 5
+_LONGEST_CELL = 70
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,26 @@ def results_table(runs: Sequence[RunData]) -> Table:
 
 def recipe_differences(runs: Sequence[RunData]) -> Table:
     """Keys in which the recipes of several runs differ; "–" where a recipe has no such key."""
-    leaves = [_leaves(run.recipe) for run in runs if run.recipe]
-    names = [run.name for run in runs if run.recipe]
-    keys = [key for key in dict.fromkeys(key for leaf in leaves for key in leaf) if key not in _SAME_ANYWAY]
-    rows = []
-    for key in keys:
-        values = [leaf.get(key, "–") for leaf in leaves]
-        if len(set(values)) > 1:
-            rows.append([key, *values])
-    return Table(["key", *names], rows)
+    recipes = [run for run in runs if run.recipe]
+    plain = [{k: v for k, v in run.recipe.items() if k not in _SAME_ANYWAY} for run in recipes]
+    return Table(["key", *(run.name for run in recipes)], list(_differing("", plain)) if recipes else [])
+
+
+def _differing(key: str, values: Sequence[Any]) -> Iterator[list[str]]:
+    """Rows of the keys below `key` whose values are not all equal; a block that some have and others lack is one."""
+    if all(isinstance(value, Mapping) for value in values):
+        for name in dict.fromkeys(name for value in values for name in value):
+            inner = [value.get(name, _ABSENT) for value in values]
+            yield from _differing(f"{key}.{name}" if key else str(name), inner)
+    elif any(value != values[0] for value in values):
+        yield [key, *map(_short, values)]
+
+
+def _short(value: Any) -> str:
+    if value is _ABSENT:
+        return "–"
+    text = "null" if value is None else json.dumps(value, ensure_ascii=False, default=str).replace('"', "")
+    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
 
 
 def before_and_after(run: RunData, name: str) -> tuple[float | None, float | None]:
@@ -172,12 +186,3 @@ def _score(score: Score) -> str:
         "" if score.low is None or score.high is None else f" [{100 * score.low:.1f}, {100 * score.high:.1f}]"
     )
     return f"{100 * score.mean:.1f}{interval}"
-
-
-def _leaves(value: Any, key: str = "") -> dict[str, str]:
-    if isinstance(value, Mapping) and value:
-        leaves: dict[str, str] = {}
-        for name, inner in value.items():
-            leaves.update(_leaves(inner, f"{key}.{name}" if key else str(name)))
-        return leaves
-    return {key: str(value)}

@@ -113,6 +113,16 @@ def test_tables_compare_runs(tmp_path: Path) -> None:
     assert recipe_differences(runs).rows == [["seed", "1", "2"]]
 
 
+def test_a_block_that_only_one_recipe_has_is_one_difference(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    with open(second / "recipe.yaml", "a") as file:
+        file.write("reward: {answer: {type: f1, weight: 0.5}}\nsampler: null\n")
+    assert recipe_differences(read_runs([first, second])).rows == [
+        ["reward", "–", "{answer: {type: f1, weight: 0.5}}"],
+        ["sampler", "–", "null"],
+    ]
+
+
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / part / "demo") for part in ("x", "y")]
     assert [data.name for data in read_runs(paths)] == [str(path) for path in paths]

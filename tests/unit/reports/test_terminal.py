@@ -83,6 +83,11 @@ def test_a_difference_is_by_words() -> None:
         ("del", "Rome"),
         ("ins", "Oslo"),
     ]
+    assert difference("Ada likes red.", "Bo has a cat.") == [
+        ("del", "Ada likes red"),
+        ("ins", "Bo has a cat"),
+        ("same", "."),
+    ]
 
 
 @given(st.text())

@@ -9,9 +9,30 @@ function difference(before, after) {
   if (before === after) return before ? [["same", before]] : [];
   for (const pattern of [/\s+|[\p{L}\p{N}_]+|[^]/gu, /[^\n]*\n|[^\n]+/g]) {
     const segments = compare(before.match(pattern) || [], after.match(pattern) || []);
-    if (segments) return segments;
+    if (segments) return readable(segments);
   }
   return [["del", before], ["ins", after]].filter((segment) => segment[1]);
+}
+
+/** Spaces between two changed words count as changed with them, so that a new sentence is one piece. */
+function readable(segments) {
+  const found = [];
+  let gone = "", fresh = "";
+  const flush = () => {
+    if (gone) found.push(["del", gone]);
+    if (fresh) found.push(["ins", fresh]);
+    gone = fresh = "";
+  };
+  segments.forEach(([kind, text], index) => {
+    const between = index > 0 && index < segments.length - 1 && /^\s+$/.test(text);
+    if (kind === "same" && !between) { flush(); found.push([kind, text]); }
+    else {
+      if (kind !== "ins") gone += text;
+      if (kind !== "del") fresh += text;
+    }
+  });
+  flush();
+  return found;
 }
 
 function compare(old, fresh) {

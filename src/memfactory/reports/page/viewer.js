@@ -1,7 +1,7 @@
 // The rollout viewer. Texts of models reach the page through textContent only: none is ever read as HTML.
 
 const GROUPS_AT_ONCE = 60;
-const state = { rollouts: [], groups: new Map(), shown: [], limit: GROUPS_AT_ONCE, current: null, side: false };
+const state = { rollouts: [], groups: new Map(), shown: [], limit: GROUPS_AT_ONCE, current: null, side: false, lowest: 0, highest: 1 };
 
 async function load() {
   const coded = atob(document.getElementById("data").textContent.trim());
@@ -14,6 +14,10 @@ function start(data) {
   setUpCharts(data.charts);
   state.rollouts = data.rollouts;
   state.runs = data.runs;
+  for (const { reward } of data.rollouts) if (reward !== undefined) {
+    state.lowest = Math.min(state.lowest, reward);
+    state.highest = Math.max(state.highest, reward);
+  }
   data.rollouts.forEach((rollout, id) => {
     rollout.id = id;
     if (!state.groups.has(rollout.group)) state.groups.set(rollout.group, []);
@@ -125,7 +129,7 @@ function chip(rollout, label, out = false) {
 
 function colourOf(reward) {
   if (reward === undefined) return "var(--line)";
-  const share = Math.max(0, Math.min(1, reward));
+  const share = (reward - state.lowest) / (state.highest - state.lowest);
   return `color-mix(in oklab, var(--good) ${Math.round(100 * share)}%, var(--bad))`;
 }
 
@@ -181,7 +185,7 @@ function header(rollout, members) {
   add("Answer", rollout.reply ?? "");
   add("Failed", rollout.error, "bad");
   const list = (values) => Object.entries(values || {}).map(([name, value]) => `${name} ${number(value)}`).join("  ·  ");
-  const tone = rollout.reward === undefined ? "" : rollout.reward > 0 ? "good" : "bad";
+  const tone = rollout.reward >= state.highest ? "good" : rollout.reward <= state.lowest ? "bad" : "";
   if (rollout.reward !== undefined) add(rollout.source === "training" ? "Reward" : "Score", number(rollout.reward), tone);
   add("Components", list(rollout.rewards));
   add("Scores", list(rollout.scores));
@@ -196,9 +200,14 @@ function header(rollout, members) {
     card.append(make("div", "strip", make("span", "", "Rollouts of this group"), make("div", "chips", ...chips)));
   }
   const elsewhere = state.rollouts.filter((other) =>
-    other.task === rollout.task && other.set === rollout.set && other.group !== rollout.group);
+    other.task === rollout.task && other.set === rollout.set && other.group !== rollout.group &&
+    other === state.groups.get(other.group)[0]);
   if (elsewhere.length) {
-    const chips = elsewhere.slice(0, 12).map((other) => chip(other, `${where(other)}${other.reward === undefined ? "" : ` ${number(other.reward)}`}`));
+    const chips = elsewhere.slice(0, 12).map((other) => {
+      const rewards = state.groups.get(other.group).map((member) => member.reward).filter((reward) => reward !== undefined);
+      const mean = rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length;
+      return chip(other, rewards.length ? `${where(other)}: ${number(mean)}` : where(other));
+    });
     card.append(make("div", "strip", make("span", "", "The same task elsewhere"), make("div", "chips", ...chips)));
   }
   if (members.length > 1) {
