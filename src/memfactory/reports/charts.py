@@ -222,12 +222,14 @@ def _by_key(
 
 
 def _operations(runs: Sequence[RunData]) -> Iterator[Chart]:
-    """Operations on the memory bank in a rollout, by kind; a chart a run, as they are stacked."""
+    """Kinds of operations on the memory bank; a chart a run, as they are stacked."""
     for run in runs:
         keys = [key for key in run.metric_keys() if key.startswith("operations/")]
         title = "Operations on the memory" + (f": {run.name}" if len(runs) > 1 else "")
         series = [_curve(run, key, _module(key), i) for i, key in enumerate(keys)]
-        yield Chart(f"operations-{slug(run.name)}", title, series, y_label="mean in a rollout", kind="stack")
+        yield Chart(
+            f"operations-{slug(run.name)}", title, series, y_label="share of operations", kind="stack"
+        )
 
 
 def _time(runs: Sequence[RunData]) -> Iterator[Chart]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Legible on white and on near-black, and told apart by colour-blind readers.
 COLOURS = ("#3b7dd8", "#e07b39", "#2a9d6f", "#c2528b", "#8a6fd1", "#b8962e", "#3f9fb5", "#d9534f")
-_SIZE = (5.4, 3.1)
+_PNG_SIZE, _SVG_SIZE = (5.6, 3.3), (4.4, 2.55)
 _POINTS_PER_INCH = 72
 
 
@@ -43,7 +43,7 @@ def png(chart: Chart) -> bytes:
     import matplotlib
 
     with matplotlib.rc_context(_style(chart)):
-        figure, axes = _figure(chart)
+        figure, axes = _figure(chart, _PNG_SIZE)
         axes.set_title(chart.title, loc="left", fontsize=10, fontweight="bold")
         if len(chart.series) > 1:
             axes.legend(frameon=False, fontsize=7, handlelength=1.4)
@@ -57,7 +57,7 @@ def svg(chart: Chart) -> Picture:
     import matplotlib
 
     with matplotlib.rc_context(_style(chart)):
-        figure, axes = _figure(chart)
+        figure, axes = _figure(chart, _SVG_SIZE)
         text = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", dpi=_POINTS_PER_INCH, transparent=True, metadata=nothing)
@@ -73,7 +73,7 @@ def _style(chart: Chart) -> dict[str, Any]:
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": chart.slug,
-        "font.size": 9.5,
+        "font.size": 9,
         "figure.dpi": _POINTS_PER_INCH,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -86,10 +86,10 @@ def _style(chart: Chart) -> dict[str, Any]:
     }
 
 
-def _figure(chart: Chart) -> tuple[Figure, Axes]:
+def _figure(chart: Chart, size: tuple[float, float]) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_axisbelow(True)
     axes.grid(axis="y", color="#d9dce1", linewidth=0.6)

@@ -95,7 +95,7 @@ def render(
         version=__version__,
         runs=data["runs"],
         tiles=tables.tiles(runs[0]) if len(runs) == 1 else [],
-        figures=tables.main_figures(runs),
+        figures=tables.main_figures(runs, headlines=len(runs) > 1),
         results=tables.results_table(runs),
         differences=tables.recipe_differences(runs) if len(runs) > 1 else None,
         recipes=[

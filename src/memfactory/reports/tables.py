@@ -32,8 +32,11 @@ class Tile:
     detail: str
 
 
-def main_figures(runs: Sequence[RunData]) -> Table:
-    """What each run did and reached; rows that no run can fill are left out."""
+def main_figures(runs: Sequence[RunData], *, headlines: bool = True) -> Table:
+    """What each run did and reached; rows that no run can fill are left out.
+
+    Without `headlines` so are those that `tiles` show already.
+    """
     rows: list[tuple[str, list[str]]] = [
         ("Steps", [_steps(run) for run in runs]),
         ("Time", [_time(run) for run in runs]),
@@ -44,6 +47,8 @@ def main_figures(runs: Sequence[RunData]) -> Table:
         metric = next((e.metric for run in runs for e in run.evaluations if e.set == name), "")
         pairs = [before_and_after(run, name) for run in runs]
         rows.append((f"Held out: {name} ({metric.replace('_', ' ')})", [_change(*pair) for pair in pairs]))
+    if not headlines:
+        rows = []
     rows += [
         (
             "Calls cut at their limit, last 5 steps",
@@ -67,11 +72,11 @@ def tiles(run: RunData) -> list[Tile]:
         before, after = before_and_after(run, name)
         if after is not None:
             metric = next(e.metric for e in run.evaluations if e.set == name).replace("_", " ")
-            came = f"{metric}, before {before:.3f}" if before is not None else metric
-            found.append(Tile(f"held out: {name}", f"{after:.3f}", came))
+            came = f"before {before:.3f}" if before is not None else "not measured before"
+            found.append(Tile(f"{name} · {metric}", f"{after:.3f}", came))
     first, last = _ends(run, "reward")
     if last is not None and first is not None:
-        found.append(Tile("reward", f"{last:.3f}", f"mean of the last {_ENDS} steps, first {first:.3f}"))
+        found.append(Tile(f"reward · last {_ENDS} steps", f"{last:.3f}", f"first {_ENDS} {first:.3f}"))
     if run.metrics:
         found.append(Tile("steps", _steps(run), _time(run)))
     return found

@@ -18,8 +18,8 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     """Means and standard deviations over rollouts without error; lengths in tokens.
 
     `reward` is the weighted total. `truncated` is the share of calls cut at their token limit,
-    `groups/flat` the share of groups whose rewards do not differ. `operations/<kind>` is the mean number of
-    operations on the memory bank in a rollout.
+    `groups/flat` the share of groups whose rewards do not differ. `operations/<kind>` is the share of a kind among
+    the operations on memory banks.
     """
     rollouts = [rollout for rollout in credit.rollouts if rollout.error is None]
     calls = [call for rollout in rollouts for call in rollout.calls]
@@ -47,21 +47,7 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     for module, values in sorted(lengths.items()):
         metrics[f"length/{module}"] = statistics.fmean(values)
         metrics[f"length/{module}/max"] = max(values)
-    for kind, counts in sorted(_operations(rollouts).items()):
-        metrics[f"operations/{kind}"] = sum(counts) / len(rollouts)
     return metrics
-
-
-def _operations(rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
-    """Operations on a memory bank by kind, of the agents that count them in `info["operations"]`."""
-    counted: dict[str, list[float]] = defaultdict(list)
-    for rollout in rollouts:
-        operations = rollout.outcome.info.get("operations") if rollout.outcome else None
-        if isinstance(operations, Mapping):
-            for kind, count in operations.items():
-                if isinstance(count, (int, float)):
-                    counted[str(kind)].append(count)
-    return counted
 
 
 def rollout_record(

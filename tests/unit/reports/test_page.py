@@ -44,8 +44,8 @@ def test_one_run_has_its_components_in_one_chart(tmp_path: Path) -> None:
     assert (before.label, list(before.x), list(before.y)) == ("before training", [120, 480], [0.25, 0.0])
     assert list(after.y) == [0.75, 0.5]
     assert [(s.label, list(s.y)[:1]) for s in found["operations-a"].series] == [
-        ("ADD", [2.0]),
-        ("DELETE", [0.5]),
+        ("ADD", [0.75]),
+        ("DELETE", [0.25]),
     ]
     assert [s.label for s in found["time"].series] == ["collect", "update"]  # "step" is their sum
 

@@ -275,8 +275,10 @@ function sideBySide(members) {
   const columns = members.map(withMemory);
   const head = make("tr", "", make("th"), ...members.map((member) => {
     const cell = make("th", "", chip(member, `#${member.index}${member.reward === undefined ? "" : ` reward ${number(member.reward)}`}`));
-    const credit = Object.entries(advantages(member)).map(([module, value]) => `${module} ${number(value)}`).join(" · ");
-    if (credit) cell.append(make("div", "quiet", `advantage: ${credit}`));
+    const credit = Object.entries(advantages(member));
+    const same = credit.every(([, value]) => value === credit[0][1]);
+    const said = same ? credit.slice(0, 1).map(([, value]) => number(value)) : credit.map(([module, value]) => `${module} ${number(value)}`);
+    if (credit.length) cell.append(make("div", "quiet", `advantage ${said.join(" · ")}`));
     return cell;
   }));
   const row = (title, cells) => {
