@@ -212,7 +212,7 @@ def _by_key(
     label: Callable[[str], str] = str,
 ) -> Iterator[Chart]:
     """One chart of all wanted keys of metrics.jsonl, a line for each run and key."""
-    series = []
+    series: list[Series] = []
     for run in runs:
         for key in filter(wanted, run.metric_keys()):
             parts = [run.name] if len(runs) > 1 else []

@@ -69,7 +69,7 @@ def svg(chart: Chart) -> Picture:
     return Picture(_inline(text.getvalue()), tuple(map(float, frame)), tuple(map(float, limits)))  # type: ignore[arg-type]
 
 
-def _style(chart: Chart) -> dict[str, Any]:
+def _style(chart: Chart) -> Any:
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": chart.slug,

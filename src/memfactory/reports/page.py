@@ -23,7 +23,13 @@ from memfactory import __version__
 from memfactory.core.files import write_bytes, write_text
 from memfactory.reports import drawing, tables
 from memfactory.reports.charts import Chart, charts
-from memfactory.reports.rollouts import ViewedRollout, held_out_rollouts, thin, training_rollouts
+from memfactory.reports.rollouts import (
+    ViewedRollout,
+    count_training_rollouts,
+    held_out_rollouts,
+    thin,
+    training_rollouts,
+)
 from memfactory.reports.run_data import RunData
 
 #: Rollouts in the page unless told otherwise, and how large they may be, compressed and as text.
@@ -118,14 +124,15 @@ def render(
 
 def embed(runs: Sequence[RunData], data: dict[str, Any], most: int) -> Embedded:
     """Compress the data of the page with as many rollouts as `most` and the size of the page allow."""
-    training = {run.name: list(training_rollouts(run)) for run in runs}
+    training = {run.name: list(training_rollouts(run, most)) for run in runs}
+    unread = sum(count_training_rollouts(run) - len(training[run.name]) for run in runs)
     held_out = {
         (run.name, i): list(held_out_rollouts(run, e))
         for run in runs
         for i, e in enumerate([*run.evaluations, *run.results])
     }
     sources = [source for source in [*training.values(), *held_out.values()] if source]
-    found = sum(map(len, sources))
+    found = sum(map(len, sources)) + max(unread, 0)
     notes: list[str] = []
     for longest in _LONGEST_TEXTS:
         packed = _pack(data, _choose(sources, most), longest)

@@ -10,9 +10,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from memfactory.reports.run_data import HeldOut, RunData, step_files
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,21 +71,45 @@ class ViewedRollout:
         return _without_nothing(value)
 
 
-def training_rollouts(run: RunData) -> Iterator[ViewedRollout]:
-    """All recorded rollouts of a run's training, by step. Lines that are no rollout are counted in `run.notes`."""
-    for step, file in step_files(run.path):
+def count_training_rollouts(run: RunData) -> int:
+    """How many rollouts of training are recorded, by the lines of their files."""
+    return sum(_lines(file) for _, file in step_files(run.path))
+
+
+def training_rollouts(run: RunData, most: int | None = None) -> Iterator[ViewedRollout]:
+    """Recorded rollouts of a run's training, by step; lines that are no rollout are counted in `run.notes`.
+
+    With `most`, evenly spaced steps are read that hold about as many (at least one): the files of a long run may
+    be larger than memory.
+    """
+    files = step_files(run.path)
+    found = sum(_lines(file) for _, file in files) if most is not None else 0
+    if most is not None and found > most:
+        files = _spaced(files, max(1, most * len(files) // found))
+    for step, file in files:
         broken = 0
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                record = None
-            if isinstance(record, dict):
-                yield _of_training(run.name, step, record)
-            else:
-                broken += 1
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    record = None
+                if isinstance(record, dict):
+                    yield _of_training(run.name, step, record)
+                else:
+                    broken += 1
         if broken:
             run.notes.append(f"{file}: {broken} lines are no rollouts and were left out.")
+
+
+def _lines(file: Path) -> int:
+    with open(file, "rb") as content:
+        return sum(block.count(b"\n") for block in iter(lambda: content.read(1 << 20), b""))
+
+
+def _spaced(values: Sequence[T], count: int) -> list[T]:
+    """`count` of the values, evenly spaced, the first and the last among them."""
+    return [values[round(i * (len(values) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def held_out_rollouts(run: RunData, held_out: HeldOut) -> Iterator[ViewedRollout]:
@@ -101,8 +128,7 @@ def thin(rollouts: Sequence[ViewedRollout], most: int) -> list[ViewedRollout]:
     ordered = list(groups.values())
     count = min(len(ordered), max(1, most * len(ordered) // len(rollouts)))
     while count:
-        chosen = [ordered[round(i * (len(ordered) - 1) / max(count - 1, 1))] for i in range(count)]
-        kept = [rollout for group in chosen for rollout in group]
+        kept = [rollout for group in _spaced(ordered, count) for rollout in group]
         if len(kept) <= most:
             return kept
         count -= max(1, count // 20)

@@ -165,7 +165,7 @@ def _evaluation(path: Path, recipe: Mapping[str, Any], notes: list[str]) -> Iter
     value = _json(path, notes)
     for name, entry in _items(value.get("sets")):
         step = value.get("step")
-        yield _held_out(path.stem, str(name), entry, recipe, step if _is_number(step) else 0)
+        yield _held_out(path.stem, str(name), entry, recipe, int(step) if _is_number(step) else 0)
 
 
 def _results(path: Path, notes: list[str]) -> Iterator[HeldOut]:

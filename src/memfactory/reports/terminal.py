@@ -17,12 +17,20 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Footer, Header, Input, Static
 
-from memfactory.reports.rollouts import ViewedCall, ViewedRollout, held_out_rollouts, training_rollouts
+from memfactory.reports.rollouts import (
+    ViewedCall,
+    ViewedRollout,
+    count_training_rollouts,
+    held_out_rollouts,
+    training_rollouts,
+)
 from memfactory.reports.run_data import RunData
 from memfactory.reports.words import difference
 
 _STYLES = {"same": "", "del": "red strike", "ins": "green bold"}
 _QUESTION = 60
+#: Rollouts of training that are read; a long run has more than one looks through, and than fits memory.
+MOST_ROLLOUTS = 5000
 _TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
@@ -42,14 +50,18 @@ class RolloutBrowser(App[None]):
         ("slash", "search", "search"),
         ("p", "prompts", "prompts"),
         ("g", "group", "group"),
-        ("escape", "back", "back"),
+        ("escape", "leave_search", "show all"),
         ("q", "quit", "quit"),
     ]
 
     def __init__(self, run: RunData) -> None:
         super().__init__()
-        self.sub_title = run.name
-        self.rollouts = list(training_rollouts(run))
+        self.rollouts = list(training_rollouts(run, MOST_ROLLOUTS))
+        found = count_training_rollouts(run)
+        left_out = found > len(self.rollouts)
+        self.sub_title = (
+            f"{run.name}, {len(self.rollouts):,} of {found:,} of training" if left_out else run.name
+        )
         for held_out in [*run.evaluations, *run.results]:
             self.rollouts += held_out_rollouts(run, held_out)
         self.shown = list(range(len(self.rollouts)))
@@ -108,7 +120,7 @@ class RolloutBrowser(App[None]):
         search.add_class("open")
         search.focus()
 
-    def action_back(self) -> None:
+    def action_leave_search(self) -> None:
         """Close the search line and show everything."""
         search = self.query_one("#search", Input)
         search.value = ""

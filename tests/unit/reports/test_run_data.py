@@ -8,7 +8,7 @@ import pytest
 
 from memfactory.cli.main import run
 from memfactory.core.errors import BadInput
-from memfactory.reports.rollouts import held_out_rollouts, thin, training_rollouts
+from memfactory.reports.rollouts import count_training_rollouts, held_out_rollouts, thin, training_rollouts
 from memfactory.reports.run_data import read_run, read_runs
 from memfactory.reports.tables import main_figures, recipe_differences, results_table
 from tests.unit.reports.folders import call, make_run, rollout, write_evaluation, write_result
@@ -101,6 +101,19 @@ def test_thinning_keeps_whole_groups_with_the_first_and_the_last(tmp_path: Path)
     assert (some[0].step, some[-1].step) == (1, 100)
     assert thin(everything, 400) == everything
     assert len(thin(everything, 3)) == 3
+
+
+def test_of_a_long_run_only_evenly_spaced_steps_are_read(tmp_path: Path) -> None:
+    kept = {step: [rollout(f"t{step}", i, 1.0) for i in range(4)] for step in range(1, 101)}
+    data = read_run(make_run(tmp_path / "demo", rollouts=kept))
+    for step in range(2, 100):  # would be counted as broken if they were read
+        if step not in (34, 67):
+            (tmp_path / "demo" / "rollouts" / f"step-{step}.jsonl").write_text("no rollout\n" * 4)
+    assert [r.step for r in training_rollouts(data, 16)] == [
+        step for step in (1, 34, 67, 100) for _ in range(4)
+    ]
+    assert data.notes == []
+    assert count_training_rollouts(data) == 400
 
 
 def test_tables_compare_runs(tmp_path: Path) -> None:
