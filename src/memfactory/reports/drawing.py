@@ -122,6 +122,8 @@ def _lines(chart: Chart, axes: Axes) -> None:
             )
     if chart.log_x:
         _log_axis(chart, axes)
+    else:
+        axes.locator_params(axis="x", integer=True)
 
 
 def _log_axis(chart: Chart, axes: Axes) -> None:
@@ -155,6 +157,7 @@ def _stack(chart: Chart, axes: Axes) -> None:
         )
         floor = top
     axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", integer=True)
 
 
 def _bars(chart: Chart, axes: Axes) -> None:

@@ -40,7 +40,7 @@ class ViewedRollout:
     """One rollout. `source` is "training", an evaluation's label, or who was measured by `eval`.
 
     `group` is equal for the rollouts of one task in one source and step of a run. `memory` is what the memory
-    held at the start.
+    held at the start, `problems` what was wrong with replies, as the agent noted it.
     """
 
     run: str
@@ -60,6 +60,7 @@ class ViewedRollout:
     memory: str | None
     calls: list[ViewedCall]
     operations: dict[str, float]
+    problems: list[str]
 
     def as_json(self, longest: int) -> dict[str, Any]:
         """A JSON-ready dictionary without empty values; texts of calls cut to `longest` characters."""
@@ -67,8 +68,8 @@ class ViewedRollout:
         for call in value["calls"]:
             for key in ("prompt", "reply", "memory"):
                 call[key] = cut(call[key], longest)
-        value["calls"] = [_without_nothing(call) for call in value["calls"]]
-        return _without_nothing(value)
+        calls = [_without_nothing(call) for call in value["calls"]]
+        return {**_without_nothing(value), "golds": self.golds, "calls": calls}
 
 
 def count_training_rollouts(run: RunData) -> int:
@@ -177,6 +178,7 @@ def _of_training(run: str, step: int, record: Mapping[str, Any]) -> ViewedRollou
             for call, memory in zip(calls, _memories(record, calls), strict=True)
         ],
         operations=_operations(record),
+        problems=_problems(record),
     )
 
 
@@ -232,6 +234,7 @@ def _of_prediction(run: str, held_out: HeldOut, record: Mapping[str, Any]) -> Vi
         memory=None,
         calls=calls,
         operations={},
+        problems=[],
     )
 
 
@@ -240,8 +243,14 @@ def _operations(record: Mapping[str, Any]) -> dict[str, float]:
     return _numbers(info.get("operations")) if isinstance(info, Mapping) else {}
 
 
+def _problems(record: Mapping[str, Any]) -> list[str]:
+    info = record.get("info")
+    return [_text(error) for error in _list(info.get("errors"))] if isinstance(info, Mapping) else []
+
+
 def _without_nothing(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: inner for key, inner in value.items() if inner is not None and inner != {} and inner != ""}
+    """Without None and empty mappings and lists; an empty text stays: a memory that was emptied is one."""
+    return {key: inner for key, inner in value.items() if inner is not None and inner not in ({}, [])}
 
 
 def _list(value: Any) -> list[Any]:

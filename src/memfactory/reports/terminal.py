@@ -169,7 +169,7 @@ def rollout_parts(rollout: ViewedRollout, with_prompts: bool) -> Iterator[Render
         ("reward", "" if rollout.reward is None else f"{rollout.reward:.4g}"),
     ]
     facts += [("components", _list(rollout.rewards)), ("scores", _list(rollout.scores))]
-    facts += [("operations", _list(rollout.operations))]
+    facts += [("operations", _list(rollout.operations)), ("problems", "; ".join(rollout.problems))]
     yield Text("\n").join(
         Text.assemble((f"{name:10} ", "dim"), clean(value)) for name, value in facts if value
     )

@@ -119,6 +119,17 @@ def test_hostile_texts_are_nowhere_in_the_page_as_html(tmp_path: Path) -> None:
     assert data["calls"][0]["memory"] == HOSTILE
 
 
+def test_a_memory_that_was_emptied_is_not_one_that_stayed(tmp_path: Path) -> None:
+    line = rollout("t", 0, 1.0, info={"operations": {"delete": 1}, "errors": ["manager: no such memory"]})
+    line["calls"][1]["memory"] = ""
+    output = tmp_path / "page.html"
+    write_report([read_run(make_run(tmp_path / "demo", rollouts={1: [line]}, evaluate=False))], output)
+    [seen] = embedded(output.read_text(encoding="utf-8"))["rollouts"]
+    assert [call.get("memory") for call in seen["calls"]] == ["Ada lives in Rome", "", None]
+    assert seen["operations"] == {"delete": 1}
+    assert seen["problems"] == ["manager: no such memory"]
+
+
 def test_thousands_of_long_rollouts_make_a_page_of_bounded_size_that_says_so(tmp_path: Path) -> None:
     def noise(seed: int) -> str:
         return " ".join(hashlib.sha256(f"{seed} {i}".encode()).hexdigest() for i in range(60))

@@ -191,6 +191,7 @@ function header(rollout, members) {
   add("Scores", list(rollout.scores));
   add("Advantage", list(advantages(rollout)));
   add("Operations", list(rollout.operations));
+  add("Problems", (rollout.problems || []).join("\n"));
   const card = make(
     "div", "card", make("div", "quiet", `${where(rollout)} · ${rollout.task} · rollout ${rollout.index}`),
     make("h3", "", rollout.question || "(no question)"), facts,
