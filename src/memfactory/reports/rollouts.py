@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from memfactory.core.texts import cut
 from memfactory.reports.run_data import HeldOut, RunData, step_files
 
 T = TypeVar("T")
@@ -67,7 +68,8 @@ class ViewedRollout:
         value = asdict(self)
         for call in value["calls"]:
             for key in ("prompt", "reply", "memory"):
-                call[key] = cut(call[key], longest)
+                if call[key] is not None:
+                    call[key] = cut(call[key], longest)
         calls = [_without_nothing(call) for call in value["calls"]]
         return {**_without_nothing(value), "golds": self.golds, "calls": calls}
 
@@ -134,14 +136,6 @@ def thin(rollouts: Sequence[ViewedRollout], most: int) -> list[ViewedRollout]:
             return kept
         count -= max(1, count // 20)
     return ordered[0][:most]
-
-
-def cut(text: str | None, longest: int) -> str | None:
-    """The text, or its beginning and end with a note of how much is missing between them."""
-    if text is None or len(text) <= longest:
-        return text
-    half = longest // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out …]\n{text[-half:]}"
 
 
 def _of_training(run: str, step: int, record: Mapping[str, Any]) -> ViewedRollout:

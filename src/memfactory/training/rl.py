@@ -20,6 +20,9 @@ from memfactory.training.credit import Credit, assign_credit
 from memfactory.training.rollout_metrics import rollout_metrics, rollout_record
 from memfactory.training.trainer import Batch
 
+#: Characters of a prompt that are kept of the second and later rollouts of a recorded group.
+_LONGEST_PROMPT_OF_COPIES = 2000
+
 
 @dataclass(frozen=True)
 class GroupSettings:
@@ -129,12 +132,23 @@ class RolloutSource:
         )
 
     def _records(self, groups: Sequence[Sequence[Rollout]], credit: Credit) -> list[dict[str, Any]]:
-        """The first groups of the step, whole, so that the rollouts of a task can be held side by side."""
+        """The first groups of the step, whole, so that the rollouts of a task can be held side by side.
+
+        All but the first rollout of a group have long prompts cut: they read the same text as the first.
+        """
         records: list[dict[str, Any]] = []
         for number, group in enumerate(groups):
             if len(records) >= self.settings.log_rollouts:
                 break
             for rollout in group:
                 total = self.environment.rubric.total(rollout.rewards)
-                records.append(rollout_record(rollout, credit.advantages[len(records)], total, number))
+                records.append(
+                    rollout_record(
+                        rollout,
+                        credit.advantages[len(records)],
+                        total,
+                        group=number,
+                        longest_prompt=None if rollout is group[0] else _LONGEST_PROMPT_OF_COPIES,
+                    )
+                )
         return records

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from memfactory.core.texts import cut
 from memfactory.core.types import Call, Rollout
 from memfactory.rewards.rubric import Rubric
 from memfactory.rollouts.operation_mix import operation_mix
@@ -51,12 +52,18 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
 
 
 def rollout_record(
-    rollout: Rollout, advantages: Mapping[str, float], total: float, group: int = 0
+    rollout: Rollout,
+    advantages: Mapping[str, float],
+    total: float,
+    *,
+    group: int = 0,
+    longest_prompt: int | None = None,
 ) -> dict[str, Any]:
     """One rollout as readable JSON: prompts, replies, memory after each call, rewards, advantages.
 
     Rollouts of one step with the same `group` answer the same task. `memory` is what the memory held before the
-    first call; a call has a `memory` of its own only if the agent reported one when it was finished.
+    first call; a call has a `memory` of its own only if the agent reported one when it was finished. Prompts
+    longer than `longest_prompt` characters are cut in the middle.
     """
     outcome = rollout.outcome
     states = memory_by_calls(rollout)
@@ -77,7 +84,9 @@ def rollout_record(
             {
                 "module": call.module,
                 "role": call.role,
-                "prompt": call.prompt_text,
+                "prompt": call.prompt_text
+                if longest_prompt is None
+                else cut(call.prompt_text, longest_prompt),
                 "reply": call.text,
                 "finish_reason": call.finish_reason,
                 "prompt_tokens": len(call.prompt_ids),

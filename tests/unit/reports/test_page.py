@@ -87,6 +87,16 @@ def test_report_writes_a_page_and_pictures(tmp_path: Path, capsys: pytest.Captur
     assert run(["report", str(path), "--output", str(tmp_path / "x.pdf")]) == 2
 
 
+def test_several_runs_are_reported_into_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [make_run(tmp_path / name) for name in ("a", "b")]
+    monkeypatch.chdir(tmp_path)
+    assert run(["report", *map(str, paths), "--max-rollouts", "4"]) == 0
+    assert len(embedded((tmp_path / "report.html").read_text(encoding="utf-8"))["rollouts"]) == 4
+    assert not (paths[0] / "report.html").exists()
+
+
 def test_the_page_asks_nobody_for_anything(tmp_path: Path) -> None:
     output = tmp_path / "page.html"
     write_report(read_runs([make_run(tmp_path / "a"), make_run(tmp_path / "b")]), output)

@@ -8,6 +8,7 @@ from typing import Any
 
 from memfactory.agents.memagent import MemAgent
 from memfactory.core.chat import Models
+from memfactory.core.texts import cut
 from memfactory.core.types import Completion, Message, Outcome, Task
 from memfactory.modules.answerers import DirectAnswerer
 from memfactory.modules.recurrent import RewriteMemory
@@ -57,6 +58,12 @@ def test_calls_without_log_probabilities_have_no_advantage() -> None:
     replies = [Completion((7,), (), "stop", text="x")]
     record = record_of(silent, replies, {"update": 1.0, "check": 1.0, "answer": 1.0})
     assert all("advantage" not in call for call in record["calls"])
+
+
+def test_long_prompts_of_copies_are_cut_in_the_middle_and_say_so() -> None:
+    assert cut("0123456789", 10) == "0123456789"
+    assert cut("0123456789", 4) == "01\n[… 6 characters left out …]\n89"
+    assert cut("0123456789", 0) == "\n[… 10 characters left out …]\n"
 
 
 def test_anything_becomes_plain() -> None:

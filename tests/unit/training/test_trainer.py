@@ -268,6 +268,14 @@ def test_rollouts_kept_as_text_are_as_many_as_asked_for_in_whole_groups() -> Non
         ]
 
 
+def test_of_a_recorded_group_only_the_first_rollout_has_long_prompts_whole() -> None:
+    question = "w" * 5000
+    source, _ = rollout_source([question], GroupSettings(1, 3, log_rollouts=3))
+    first, *copies = (record["calls"][0]["prompt"] for record in source.rows(0, 0).records)
+    assert first == question
+    assert copies == [f"{question[:1000]}\n[… 3,000 characters left out …]\n{question[:1000]}"] * 2
+
+
 def test_a_reply_function_sees_every_copy_with_a_seed_of_its_own() -> None:
     source, sampler = rollout_source(["a"], GroupSettings(tasks_per_step=1, group_size=8))
 
