@@ -90,7 +90,7 @@ def render(
     embedded = embed(runs, data, most_rollouts)
     script = "\n".join(_asset(name) for name in ("diff.js", "charts.js", "viewer.js"))
     environment = Environment(
-        loader=PackageLoader("memfactory.reports", "page"),
+        loader=PackageLoader("memfactory.reports", "page_assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -183,4 +183,4 @@ def _pack(data: dict[str, Any], rollouts: Sequence[ViewedRollout], longest: int)
 
 
 def _asset(name: str) -> str:
-    return (files("memfactory.reports") / "page" / name).read_text(encoding="utf-8")
+    return (files("memfactory.reports") / "page_assets" / name).read_text(encoding="utf-8")
