@@ -12,7 +12,7 @@ from rich.table import Table
 
 from memfactory.commands.graph import Policy, has_own_engine, open_environment, open_policy
 from memfactory.core.types import Task
-from memfactory.recipe.build import build_agent, build_tasks
+from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.recipe.roles import other_roles, played_by, role_config, server_spec
 
@@ -52,6 +52,7 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
     for module, player in _players(recipe, trained=command == "train" and schema.stage == "rl").items():
         table.add_row(f"module {module}", player)
     if command == "train":
+        build_component("tracker", schema.tracker)  # refuses when its package is missing
         rows = _sft_rows(recipe) if schema.stage == "sft" else _rl_rows(recipe, policy)
         for name, value in rows.items():
             table.add_row(name, value)

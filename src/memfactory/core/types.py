@@ -118,6 +118,14 @@ class Verdict:
     said: str = ""
 
 
+@dataclass(frozen=True)
+class MemoryState:
+    """What an agent's memory held once `calls` calls of its rollout were finished (0: before the first)."""
+
+    calls: int
+    text: str
+
+
 @dataclass
 class Rollout:
     """The calls one agent run made on one task, its outcome, and its named reward components.
@@ -127,6 +135,7 @@ class Rollout:
     `lost` tells that a service failed and not the task: run again, it may well be finished.
     `seconds` passed from its start to its end, beside all others.
     `verdicts` are those of judges, by component; one without a value has no entry in `rewards`.
+    `states` is the memory over time, as the agent reported it.
     """
 
     task: Task
@@ -138,6 +147,7 @@ class Rollout:
     lost: bool = False
     seconds: float = field(default=0.0, compare=False)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    states: list[MemoryState] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from memfactory.agents.base import Agent
 from memfactory.core.chat import Models
 from memfactory.core.errors import ServiceError, TaskError
-from memfactory.core.types import Call, Rollout, Task
+from memfactory.core.types import Call, MemoryState, Rollout, Task
 
 ProgressFn = Callable[[int, int, "str | None"], None]
 T = TypeVar("T")
@@ -51,7 +51,14 @@ class Collector:
         """Run the agent once. A task it cannot do, or a service that failed, is recorded as `error`."""
         rollout = Rollout(task=task, index=index)
         started = time.perf_counter()
-        models = self.make_models(phase=phase, task=task, index=index, calls=rollout.calls, progress=progress)
+
+        def note(done: int, total: int, memory: str | None) -> None:
+            if memory is not None:
+                rollout.states.append(MemoryState(len(rollout.calls), memory))
+            if progress is not None:
+                progress(done, total, memory)
+
+        models = self.make_models(phase=phase, task=task, index=index, calls=rollout.calls, progress=note)
         try:
             rollout.outcome = await self.agent(task, models)
             if self.score is not None:
