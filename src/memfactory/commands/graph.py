@@ -172,7 +172,7 @@ def open_environment(
             key = json.dumps(fields, sort_keys=True)
             tasks = (loaded or {}).get(key)
             if tasks is None:
-                tasks = _tasks(recipe, f"data.eval.{name}", fields)
+                tasks = _held_out(recipe, name, fields)
             if loaded is not None:
                 loaded[key] = tasks
             limit = schema.evaluation.limit
@@ -198,6 +198,17 @@ def _chosen_sets(recipe: Recipe) -> dict[str, dict[str, Any]]:
             hint = did_you_mean(name, sets) or f"; sets: {', '.join(sets)}"
             raise recipe.error("evaluation.sets", f"there is no set '{name}'{hint}")
     return {name: sets[name] for name in chosen}
+
+
+def _held_out(recipe: Recipe, name: str, fields: Mapping[str, Any]) -> Sequence[Task]:
+    """A held-out set; what is wrong with one of many in a benchmark need not stop the others, and the error says so."""
+    try:
+        return _tasks(recipe, f"data.eval.{name}", fields)
+    except BadInput as error:
+        schema = recipe.schema
+        if schema.benchmark is None or schema.evaluation.sets is not None or len(schema.data.eval) == 1:
+            raise
+        raise BadInput(f"{error} (needed by set '{name}'; evaluation.sets=[...] chooses others)") from error
 
 
 def _tasks(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Sequence[Task]:
