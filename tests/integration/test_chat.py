@@ -15,22 +15,14 @@ import pytest
 
 from memfactory.cli.main import run
 from memfactory.memory.lance import LanceBank
-from tests.integration.chats import write_chat
 from tests.integration.terminal import CTRL_C, CTRL_D, Terminal
 
 READY = "you> "
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Path:
-    """A process can load the plugin from one place only: one folder for all tests of this file."""
-    folder = tmp_path_factory.mktemp("chat")
-    write_chat(folder, policy_folder)
-    return folder
-
-
 @pytest.fixture(autouse=True)
-def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(chat_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    project = chat_recipe.parent
     monkeypatch.chdir(project)
     yield project
     shutil.rmtree(project / "banks", ignore_errors=True)
