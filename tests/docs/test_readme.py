@@ -178,6 +178,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memagent ~data.eval.16x": plan,
     "memfactory train memagent model=qwen3_1.7b data=hotpotqa_long learner.lr=5e-6": config,
     "memfactory train gpu/memagent_qwen3_1.7b": config,
+    # roles and judges
+    "memfactory train memagent agent.roles.answerer=frozen --dry-run": full(),
+    "memfactory eval memagent agent.roles.answerer=big "
+    "'roles.big={openai: gpt-x, base_url: \"http://localhost:8000/v1\"}' --dry-run": full(),
+    "memfactory eval memagent reward=exact_match_and_judge reward.judge.model=gpt-x --dry-run": full(
+        "reward.judge.base_url=http://localhost:8000/v1"
+    ),
     # measuring
     "memfactory eval memagent": full("sampler=hf", "evaluation.limit=1", "~data.eval.16x"),
     "memfactory eval memagent model.path=runs/memagent/final": full(

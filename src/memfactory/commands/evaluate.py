@@ -9,6 +9,7 @@ from rich.console import Console
 from memfactory.commands.graph import make_collector, open_environment, open_policy, open_sampler
 from memfactory.core.errors import ServiceError
 from memfactory.core.versions import package_versions
+from memfactory.evaluation.judged import judge_lines
 from memfactory.evaluation.report import results_table, write_results
 from memfactory.evaluation.runner import evaluate_sets
 from memfactory.recipe.build import build_agent
@@ -43,6 +44,8 @@ def evaluate(recipe: Recipe, console: Console) -> int:
     if first_error and all(prediction.error for prediction in predictions):
         raise ServiceError(f"all {len(predictions)} rollouts failed; first: {first_error}")
     console.print(results_table(results, schema.model.path))
+    for line in judge_lines({name: result.judges for name, result in results.items()}):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     digest = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()[:8]
     path = recipe.output_dir / "eval" / f"{digest}.json"
     write_results(path, results, recipe.plain, package_versions())

@@ -24,6 +24,7 @@ from memfactory.core.files import write_text
 from memfactory.core.seeding import derive_seed, seed_everything
 from memfactory.data.sampling import TaskOrder
 from memfactory.data.traces import Trace
+from memfactory.evaluation.judged import judge_lines
 from memfactory.evaluation.runner import SetResult, evaluate_sets
 from memfactory.learners.base import Learner
 from memfactory.recipe.build import build_agent, build_component, build_tasks
@@ -138,17 +139,20 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
     policy = open_policy(recipe)
     agent = build_agent(recipe)
     learner = open_learner(recipe, policy)
-    sampler = open_sampler(recipe, policy)
+    sampler = open_sampler(recipe, policy, training=True)
     collector = make_collector(recipe, policy, sampler, agent, environment, training=True)
     evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False)
 
     def evaluate(label: str) -> Mapping[str, SetResult]:
-        return evaluate_sets(
+        results = evaluate_sets(
             evaluator,
             environment.eval_tasks,
             repeats=schema.evaluation.repeats,
             watch=lambda name, rollouts: view.counting(f"evaluating {label}: {name}", rollouts),
         )
+        for line in judge_lines({name: result.judges for name, result in results.items()}):
+            view.say(line)
+        return results
 
     source = RolloutSource(
         GroupSettings(

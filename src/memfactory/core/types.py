@@ -114,6 +114,18 @@ class MemoryState:
     text: str
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge (`judge` is its name) made of a rollout: a value in [0, 1], or None if it could not be judged.
+
+    `said` is the judge's reply, or in one line why there is none.
+    """
+
+    judge: str
+    value: float | None
+    said: str = ""
+
+
 @dataclass
 class Rollout:
     """The calls one agent run made on one task, its outcome, and its named reward components.
@@ -121,6 +133,7 @@ class Rollout:
     `index` tells the G rollouts of a group apart. `error` is set when the run could not be
     finished (a server that failed, a prompt too long): such a rollout is counted, never trained on.
     `states` is the memory over time, as the agent reported it.
+    `verdicts` are those of judges, by component; one without a value has no entry in `rewards`.
     """
 
     task: Task
@@ -130,6 +143,7 @@ class Rollout:
     rewards: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     states: list[MemoryState] = field(default_factory=list)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from memfactory.core.types import Rollout, Task
+from memfactory.core.types import Rollout, Task, Verdict
+from memfactory.evaluation.judged import JudgeResult, judge_results
 from memfactory.metrics.boxed import last_boxed
 from memfactory.metrics.qa import exact_match, f1, sub_exact_match
 from memfactory.metrics.ruler import string_match_all, string_match_part
@@ -42,13 +43,15 @@ class Prediction:
     completion_tokens: int
     truncated_calls: int
     error: str | None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SetResult:
     """Scores of one evaluation set: means over tasks and repeats, 0..1; failed rollouts score 0.
 
-    A metric that tasks name themselves is among them only if all tasks of the set name it.
+    A metric that tasks name themselves is among them only if all tasks of the set name it. `judges` are those of the
+    recipe's rewards, by component.
     """
 
     name: str
@@ -63,6 +66,7 @@ class SetResult:
     operations: Mapping[str, float]
     """Shares of the operations on memory banks; empty for agents without a bank."""
     predictions: tuple[Prediction, ...]
+    judges: Mapping[str, JudgeResult] = field(default_factory=dict)
 
     def as_json(self, *, predictions: bool = True) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -98,6 +102,7 @@ def evaluate_set(
         seconds=time.perf_counter() - started,
         operations=operation_mix(rollout.outcome for group in groups for rollout in group),
         predictions=predictions,
+        judges=judge_results(predictions),
     )
 
 
@@ -148,6 +153,7 @@ def predict(rollout: Rollout) -> Prediction:
         completion_tokens=sum(len(call.completion_ids) for call in rollout.calls),
         truncated_calls=sum(call.finish_reason == "length" for call in rollout.calls),
         error=rollout.error,
+        verdicts=dict(rollout.verdicts),
     )
 
 

@@ -37,6 +37,7 @@ BUILTIN = (
     "memfactory.memory.embedders",
     "memfactory.rewards.answer",
     "memfactory.rewards.format",
+    "memfactory.rewards.judge",
     "memfactory.rewards.operations",
     "memfactory.training.trackers.base",
     "memfactory.training.trackers.tensorboard",

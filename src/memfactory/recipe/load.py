@@ -13,6 +13,7 @@ from memfactory.recipe.files import display, find_recipe
 from memfactory.recipe.layers import Layers, compose
 from memfactory.recipe.origins import DEFAULT, nearest_origin, origin_of
 from memfactory.recipe.render import to_yaml
+from memfactory.recipe.roles import check_roles
 from memfactory.recipe.schema import RecipeSchema
 from memfactory.recipe.validate import Validator
 from memfactory.recipe.values import Invalid, plain
@@ -87,6 +88,7 @@ def load_recipe(
         raise _bad_input(layers.origins, path, error.key, error.problem) from None
     recipe = Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
     _check_complete(recipe, command)
+    check_roles(recipe, command)
     return recipe
 
 

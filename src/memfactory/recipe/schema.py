@@ -61,6 +61,39 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class RoleConfig:
+    """A model beside the policy, for modules to name as their role; it is never trained.
+
+    With `openai` (a model's name) it is a server at `base_url` (null: the environment's OPENAI_BASE_URL, else OpenAI's
+    own), with the key in the environment variable `api_key_env`. Otherwise it is the weights of `path` (null:
+    `model.path`), frozen. `sampler` is an engine with settings of its own; null is one like the policy's.
+    """
+
+    path: str | None = None
+    openai: str | None = None
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    max_model_len: AtLeastOne | None = None
+    temperature: NotNegative = 0.0
+    top_p: Share = 1.0
+    top_k: Count = 0
+    sampler: dict[str, Any] | None = field(default=None, metadata={"component": "sampler"})
+
+    @property
+    def is_server(self) -> bool:
+        """Whether a server plays it, not weights that are loaded here."""
+        return self.openai is not None or (self.sampler or {}).get("type") == "openai"
+
+    def __post_init__(self) -> None:
+        if self.openai is not None and (self.path is not None or self.sampler is not None):
+            raise ValueError("openai is a server, path and sampler are of an engine here; keep one of them")
+        if self.openai is None and self.base_url is not None:
+            raise ValueError("base_url needs openai, the name of a model there")
+        if self.is_server and self.path is not None:
+            raise ValueError("path cannot be loaded by a server; leave it out")
+
+
+@dataclass(frozen=True)
 class AlgorithmConfig:
     """Advantage, loss and how often a batch is used.
 
@@ -146,7 +179,7 @@ class RecipeSchema:
     """A complete recipe. `name` defaults to the recipe file's name, `output_dir` to `runs/<name>`.
 
     `plugins` are Python files that register components, relative to the recipe or the working folder.
-    `prompts` go to the agent.
+    `roles` are models beside the policy, by the names that `agent.roles` uses. `prompts` go to the agent.
     """
 
     name: str
@@ -160,6 +193,7 @@ class RecipeSchema:
     learner: dict[str, Any] = component_field("learner", "local")
     algorithm: AlgorithmConfig = AlgorithmConfig()
     agent: dict[str, Any] = component_field("agent", "memagent")
+    roles: dict[str, RoleConfig] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = component_field("environment", "long_context")
     data: DataConfig = DataConfig()
