@@ -46,7 +46,7 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
         metrics[f"reward/{name}/unjudged"] = sum(verdict.value is None for verdict in verdicts)
     for kind, share in operation_mix(rollout.outcome for rollout in rollouts).items():
         metrics[f"operations/{kind}"] = share
-    lengths: dict[str, list[int]] = defaultdict(list)
+    lengths: dict[str, list[float]] = defaultdict(list)
     for call in calls:
         lengths[call.module].append(len(call.completion_ids))
     for module, values in sorted(lengths.items()):
