@@ -110,12 +110,11 @@ def test_a_server_in_a_role_and_a_judge_in_an_evaluation(
         if body["model"] == "reader":
             return reply("\\boxed{somewhere}")
         asked = body["messages"][0]["content"]
-        return reply("CORRECT") if judged(asked) == "one" else 401
+        return reply("CORRECT") if is_judged(asked) else 401
 
-    def judged(asked: str) -> str:
-        """Half of the questions, by their names, are judged; for the others the judge fails."""
-        name = asked.split("Question: ")[1].split("\n")[0]
-        return "one" if sum(map(ord, name)) % 2 else "none"
+    def is_judged(asked: str) -> bool:
+        """About half of the questions, by their letters; for the others the judge fails."""
+        return sum(map(ord, asked.split("Question: ")[1].split("\n")[0])) % 2 == 1
 
     server.script = [answer]
     changes = ["sampler=hf", "agent.roles.answerer=openai:reader", "evaluation.limit=6"]

@@ -107,6 +107,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class MemoryState:
+    """What an agent's memory held once `calls` calls of its rollout were finished (0: before the first)."""
+
+    calls: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a judge (`judge` is its name) made of a rollout: a value in [0, 1], or None if it could not be judged.
 
@@ -116,14 +124,6 @@ class Verdict:
     judge: str
     value: float | None
     said: str = ""
-
-
-@dataclass(frozen=True)
-class MemoryState:
-    """What an agent's memory held once `calls` calls of its rollout were finished (0: before the first)."""
-
-    calls: int
-    text: str
 
 
 @dataclass

@@ -133,6 +133,28 @@ class RolloutSource:
             drop_zero_variance=self.settings.drop_zero_variance,
         )
 
+    def _records(self, groups: Sequence[Sequence[Rollout]], credit: Credit) -> list[dict[str, Any]]:
+        """The first groups of the step, whole, so that the rollouts of a task can be held side by side.
+
+        All but the first rollout of a group have long prompts cut: they read the same text as the first.
+        """
+        records: list[dict[str, Any]] = []
+        for number, group in enumerate(groups):
+            if len(records) >= self.settings.log_rollouts:
+                break
+            for rollout in group:
+                total = self._total(rollout)
+                records.append(
+                    rollout_record(
+                        rollout,
+                        credit.advantages[len(records)],
+                        total,
+                        group=number,
+                        longest_prompt=None if rollout is group[0] else _LONGEST_PROMPT_OF_COPIES,
+                    )
+                )
+        return records
+
     def _unjudged(self, rollouts: Sequence[Rollout], step: int) -> str:
         rubric = self.environment.rubric
         failed = [r.verdicts[name] for r in rollouts if r.error is None for name in rubric.unjudged(r)]
@@ -145,24 +167,3 @@ class RolloutSource:
         """The weighted reward; None where a judge failed, because a part of the sum is not known."""
         rubric = self.environment.rubric
         return None if rubric.unjudged(rollout) else rubric.total(rollout.rewards)
-
-    def _records(self, groups: Sequence[Sequence[Rollout]], credit: Credit) -> list[dict[str, Any]]:
-        """The first groups of the step, whole, so that the rollouts of a task can be held side by side.
-
-        All but the first rollout of a group have long prompts cut: they read the same text as the first.
-        """
-        records: list[dict[str, Any]] = []
-        for number, group in enumerate(groups):
-            if len(records) >= self.settings.log_rollouts:
-                break
-            for rollout in group:
-                records.append(
-                    rollout_record(
-                        rollout,
-                        credit.advantages[len(records)],
-                        self._total(rollout),
-                        group=number,
-                        longest_prompt=None if rollout is group[0] else _LONGEST_PROMPT_OF_COPIES,
-                    )
-                )
-        return records

@@ -20,8 +20,8 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     """Means and standard deviations over rollouts without error; lengths in tokens.
 
     `reward` is the weighted total, of those rollouts that no judge failed on; NaN where nothing was scored.
-    `truncated` is the share of calls cut at their token limit, `groups/flat` the share of groups whose rewards do
-    not differ. `operations/<kind>` is the share of a kind among the operations on memory banks.
+    `truncated` is the share of calls cut at their token limit, `groups/flat` the share of groups whose rewards do not
+    differ, `operations/<kind>` the share of a kind among the operations on memory banks.
     """
     rollouts = [rollout for rollout in credit.rollouts if rollout.error is None]
     calls = [call for rollout in rollouts for call in rollout.calls]
@@ -46,12 +46,12 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
         metrics[f"reward/{name}/unjudged"] = sum(verdict.value is None for verdict in verdicts)
     for kind, share in operation_mix(rollout.outcome for rollout in rollouts).items():
         metrics[f"operations/{kind}"] = share
-    lengths: dict[str, list[int]] = defaultdict(list)
+    lengths: dict[str, list[float]] = defaultdict(list)
     for call in calls:
         lengths[call.module].append(len(call.completion_ids))
-    for module, counts in sorted(lengths.items()):
-        metrics[f"length/{module}"] = statistics.fmean(counts)
-        metrics[f"length/{module}/max"] = max(counts)
+    for module, values in sorted(lengths.items()):
+        metrics[f"length/{module}"] = statistics.fmean(values)
+        metrics[f"length/{module}/max"] = max(values)
     return metrics
 
 
