@@ -148,8 +148,16 @@ def test_a_line_that_cannot_be_read_is_named(run: Run) -> None:
 
 
 def test_two_processes_cannot_write_one_journal(run: Run) -> None:
+    run(tasks("a"))
     with Journal(run.path, CONFIGURATION), pytest.raises(BadInput, match="another process"):
         Journal(run.path, CONFIGURATION)
+
+
+def test_a_journal_without_a_line_is_no_file(run: Run) -> None:
+    run.lose_after = 0
+    with pytest.raises(ServiceError):
+        run(tasks("a"))
+    assert not run.path.exists()
 
 
 @given(reply=st.text(), memory=st.text(), error=st.none() | st.text(), value=st.floats(0, 1))
