@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memfactory.core.types import Task
-from memfactory.data.dialogue import Dialogue, Session, Turn
+from memfactory.data.dialogue import Dialogue, Memory, Session, Turn
 from memfactory.data.synthetic.facts import allowed_values
 from memfactory.data.synthetic.vocabulary import NAMES
 
@@ -75,6 +75,14 @@ ASK_WHEN = {
     "colour": "On which day did {n} say that {n} likes {v}?",
     PET: "On which day did {n} get the {v}?",
 }
+#: What is true of somebody, as an ideal memory says it.
+REMEMBERED = {
+    "home": "{n} lives in {v}.",
+    "job": "{n} works as a {v}.",
+    "music": "{n} plays the {v}.",
+    "colour": "{n}'s favourite colour is {v}.",
+    PET: "{n} has a {v}.",
+}
 SMALL_TALK = (
     "How are you?",
     "It rained all day.",
@@ -123,6 +131,18 @@ class World:
             if event is not None:
                 self.events.append(event)
                 return event
+
+    def true_now(self) -> list[tuple[str, Event]]:
+        """What is true of the speakers, as sentences, each with the event that made it true; in that order."""
+        begun = {}
+        for event in self.events:
+            if event.action in ("state", "change"):
+                true = event.value in self.pets[event.name]
+                if event.kind != PET:
+                    true = self.values[event.name, event.kind] == event.value
+                if true:
+                    begun[REMEMBERED[event.kind].format(n=event.name, v=event.value)] = event
+        return list(begun.items())
 
     def _single(self, name: str, kind: str, session: int) -> Event | None:
         old, left = self.values.get((name, kind), ""), self._unsaid(name, kind)
@@ -181,8 +201,9 @@ def make_dialogue_task(
 ) -> Task:
     """Make one dialogue with one question about it; `question` is value, count, when or any of them.
 
-    `meta` has the kind of question, what it is about, and the turns on which the answer rests. When nobody has said
-    anything with a single value, a question about one becomes a question for a count.
+    `meta` has the kind of question, what it is about, and the turns on which the answer rests. Each session knows what
+    is true after it (`Session.after`), which says nothing of what was true before. When nobody has said anything with a
+    single value, a question about one becomes a question for a count.
     """
     if sessions < 1 or facts_per_session < 1 or small_talk < 0:
         raise ValueError(
@@ -210,7 +231,8 @@ def make_dialogue_task(
             turns.append(Turn(f"D{number}:{place}", name, text))
             if told is not None:
                 said[turns[-1].id] = told
-        held.append(Session(f"session_{number}", days[number - 1], tuple(turns)))
+        after = tuple(_memory(text, event, said, days) for text, event in world.true_now())
+        held.append(Session(f"session_{number}", days[number - 1], tuple(turns), after))
     name = f"dialogues-{split}-s{seed}-{sessions}x{facts_per_session}-{index}"
     kind = rng.choice(QUESTIONS) if question == "any" else question
     if kind == "value" and not world.values:
@@ -247,6 +269,11 @@ def _ask(
     value = world.values[name, what]
     answers = (value,) if value else ("none", "nothing", "nowhere", "no job")
     return ASK_VALUE[what].format(n=name), answers, (name, what), _turns(said, name, what)
+
+
+def _memory(text: str, event: Event, said: dict[str, Event], days: Sequence[str]) -> Memory:
+    sources = tuple(turn for turn, told in said.items() if told is event)
+    return Memory(text, f"session_{event.session}", days[event.session - 1], sources=sources)
 
 
 def _turns(said: dict[str, Event], name: str, kind: str) -> tuple[str, ...]:
