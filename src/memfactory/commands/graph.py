@@ -163,6 +163,7 @@ def make_collector(
         make_models=factory,
         score=environment.score if environment is not None else None,
         concurrency=None if training else schema.evaluation.concurrency,
+        share_readings=not training,
     )
 
 

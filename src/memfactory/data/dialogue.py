@@ -47,7 +47,7 @@ class Session:
     id: str
     time: str
     turns: tuple[Turn, ...]
-    after: tuple[Memory, ...] | None = field(default=None, repr=False)
+    after: tuple[Memory, ...] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return "\n".join(str(turn) for turn in self.turns)
