@@ -10,7 +10,7 @@ from memfactory.modules.retrievers import Retriever
 
 
 async def put_memories(memories: Sequence[Memory], bank: MemoryBank, retriever: Retriever) -> None:
-    """Add memories to a bank in their order, embedded as its retriever wants it; a text that is there already is not."""
+    """Add memories to a bank in their order, embedded as its retriever wants it; no text comes twice."""
     if not memories:
         return
     vectors = await retriever.vectors([memory.text for memory in memories])

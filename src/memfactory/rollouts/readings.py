@@ -40,7 +40,7 @@ class Readings:
         models: Callable[[Task, int, list[Call]], Models],
         gate: AbstractAsyncContextManager[object],
     ) -> None:
-        """`models(task, index, calls)` gives a reading its models; it passes `gate` while it works, as a rollout does."""
+        """`models(task, index, calls)` gives a reading its models; like a rollout it passes `gate` while it works."""
         self._agent = agent
         self._models = models
         self._gate = gate
