@@ -112,6 +112,8 @@ class Rollout:
 
     `index` tells the G rollouts of a group apart. `error` is set when the run could not be
     finished (a server that failed, a prompt too long): such a rollout is counted, never trained on.
+    `lost` tells that a service failed and not the task: run again, it may well be finished.
+    `seconds` passed from its start to its end, beside all others.
     """
 
     task: Task
@@ -120,6 +122,8 @@ class Rollout:
     outcome: Outcome | None = None
     rewards: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    lost: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

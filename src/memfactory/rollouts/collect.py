@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from memfactory.agents.base import Agent, Reading, reads_once
 from memfactory.core.chat import Models
@@ -16,6 +17,10 @@ from memfactory.data.dialogue import Dialogue
 from memfactory.rollouts.readings import Readings
 
 ProgressFn = Callable[[int, int, "str | None"], None]
+T = TypeVar("T")
+
+#: Rollouts in flight where nothing bounds them and jobs are made as they are asked for.
+_MOST_AT_ONCE = 1024
 
 
 class ModelsFactory(Protocol):
@@ -67,6 +72,7 @@ class Collector:
         """
         gate = gate or nullcontext()
         rollout = Rollout(task=task, index=index)
+        started = time.perf_counter()
         models = self.make_models(phase=phase, task=task, index=index, calls=rollout.calls, progress=progress)
         try:
             reading = None if readings is None else await self._reading(rollout, readings)
@@ -79,6 +85,8 @@ class Collector:
                     rollout.rewards = await self.score(rollout)
         except (TaskError, ServiceError) as error:
             rollout.error = str(error)
+            rollout.lost = isinstance(error, ServiceError)
+        rollout.seconds = time.perf_counter() - started
         return rollout
 
     def collect(
@@ -94,11 +102,38 @@ class Collector:
         order on every run. What an agent raises beyond the errors that are recorded stops all of them,
         and comes out as it was raised (the first, when several failed at once).
         """
-        try:
-            return asyncio.run(self._collect(tasks, copies, phase, on_done))
-        except BaseExceptionGroup as group:
-            first = group.exceptions[0]
-        raise first
+        return _run(self._collect(tasks, copies, phase, on_done))
+
+    def work_off(
+        self, jobs: Iterable[tuple[Task, int]], phase: str, on_done: Callable[[Rollout], None]
+    ) -> None:
+        """Run jobs (task, index) in their order, at most `concurrency` at once; each is made when its turn comes.
+
+        Once a service has lost a rollout no further job is started; what is under way is finished. What an
+        agent raises comes out as from `collect`.
+        """
+        _run(self._work_off(iter(jobs), phase, on_done))
+
+    async def _work_off(
+        self, jobs: Iterator[tuple[Task, int]], phase: str, on_done: Callable[[Rollout], None]
+    ) -> None:
+        lost = False
+        workers = self.concurrency or _MOST_AT_ONCE
+        gate = asyncio.Semaphore(workers)
+        readings = self.readings(phase, gate)
+        if readings is not None:  # who waits for another's reading works on nothing
+            workers = max(workers, _MOST_AT_ONCE)
+
+        async def worker() -> None:
+            nonlocal lost
+            while not lost and (job := next(jobs, None)) is not None:
+                rollout = await self.rollout(*job, phase, gate=gate, readings=readings)
+                lost = lost or rollout.lost
+                on_done(rollout)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(worker())
 
     async def _collect(
         self,
@@ -142,3 +177,12 @@ class Collector:
             if first:
                 rollout.calls.extend(shared.calls)
         return reading if first else replace(reading, memories=())
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; of several errors at once the first comes out, as it was raised."""
+    try:
+        return asyncio.run(work)
+    except BaseExceptionGroup as group:
+        first = group.exceptions[0]
+    raise first

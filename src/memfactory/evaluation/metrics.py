@@ -1,0 +1,72 @@
+"""The metrics that an evaluation can have as columns: names, headings, and how each scores one answer.
+
+A metric is a function of the answer and its task to a score in [0, 1], or to None where it does not apply: such an
+answer is left out of the mean and counted. What needs a model to judge is a reward (`memfactory.rewards`), and the
+rewards of a recipe are columns as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from memfactory.core.types import Task
+from memfactory.metrics import locomo, qa, ruler
+
+MetricName = Literal[
+    "exact_match",
+    "sub_exact_match",
+    "f1",
+    "bleu1",
+    "rouge_l",
+    "meteor",
+    "locomo",
+    "string_match_all",
+    "string_match_part",
+]
+DEFAULT_METRICS: tuple[MetricName, ...] = ("exact_match", "sub_exact_match", "f1")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a column is called, and how an answer to a task is scored."""
+
+    label: str
+    score: Callable[[str, Task], float | None]
+
+
+def _of_golds(metric: Callable[[str, Sequence[str]], float]) -> Callable[[str, Task], float | None]:
+    return lambda answer, task: metric(answer, task.answers)
+
+
+def _locomo(answer: str, task: Task) -> float | None:
+    """LoCoMo's score by category; None for a task of another benchmark."""
+    category = task.meta.get("category")
+    if category not in locomo.CATEGORIES or not task.answers:
+        return None
+    return locomo.score(answer, task.answers[0], int(category))
+
+
+METRICS: dict[str, Metric] = {
+    "exact_match": Metric("EM", _of_golds(qa.exact_match)),
+    "sub_exact_match": Metric("sub-EM", _of_golds(qa.sub_exact_match)),
+    "f1": Metric("F1", _of_golds(qa.f1)),
+    "bleu1": Metric("BLEU-1", _of_golds(qa.bleu1)),
+    "rouge_l": Metric("ROUGE-L", _of_golds(qa.rouge_l)),
+    "meteor": Metric("METEOR", _of_golds(qa.meteor)),
+    "locomo": Metric("LoCoMo", _locomo),
+    "string_match_all": Metric("all", _of_golds(ruler.string_match_all)),
+    "string_match_part": Metric("any", _of_golds(ruler.string_match_part)),
+}
+
+
+def metrics_for(task: Task, chosen: Iterable[str]) -> list[str]:
+    """The chosen metrics, and the one that the task names itself (`meta["metric"]`) if there is such a one."""
+    own = task.meta.get("metric")
+    return list(dict.fromkeys([*chosen, *([own] if isinstance(own, str) and own in METRICS else [])]))
+
+
+def label(metric: str) -> str:
+    """A metric's heading in a table."""
+    return METRICS[metric].label if metric in METRICS else metric
