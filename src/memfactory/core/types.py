@@ -123,7 +123,7 @@ class Rollout:
     rewards: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     lost: bool = False
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
