@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from memfactory.core.errors import BadInput
+from memfactory.evaluation.options import DEFAULT_RECIPE, EvalOptions
 from memfactory.inference.options import InferOptions
 
 if TYPE_CHECKING:
@@ -58,22 +59,85 @@ def train(
 
 
 def evaluate(
-    recipe: RecipeName,
-    overrides: Overrides = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE[,RECIPE]...] [KEY=VALUE | GROUP=OPTION | ~KEY]...",
+            help=f"Recipes (default: {DEFAULT_RECIPE}), then changes, e.g. evaluation.limit=50.",
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option("--models", metavar="A,B", help="Options of the group model, folders or hub ids."),
+    ] = None,
+    agents: Annotated[
+        str | None,
+        typer.Option("--agents", metavar="A,B", help="Options of the group agent, with prompts to match."),
+    ] = None,
+    benchmarks: Annotated[
+        str | None,
+        typer.Option("--benchmarks", metavar="A,B", help="Options of the group benchmark, or YAML files."),
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--compare",
+            metavar="RUN_A RUN_B",
+            help="Compare two finished results (files or run folders, #MODEL/AGENT to name one of several).",
+        ),
+    ] = None,
     output_dir: OutputDir = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
 ) -> int:
-    """Score the policy of a recipe on its held-out tasks."""
-
-    def start(composed: Recipe) -> int:
+    """Score agents on held-out tasks, or compare two results. The same command goes on with what was stopped."""
+    if compare is not None:
+        if arguments or models or agents or benchmarks or output_dir or dry_run or print_config:
+            raise BadInput("--compare RUN_A RUN_B compares finished results and takes nothing else")
         from rich.console import Console
 
-        from memfactory.commands.evaluate import evaluate as run
+        from memfactory.commands.evaluate import compare as compare_results
 
-        return run(composed, Console())
+        return compare_results(*compare, Console())
+    given = list(arguments or ())
+    named = given.pop(0) if given and not given[0].startswith("~") and "=" not in given[0] else DEFAULT_RECIPE
+    options = EvalOptions(
+        recipes=_names("RECIPE", named),
+        models=_names("--models", models),
+        agents=_names("--agents", agents),
+        benchmarks=_names("--benchmarks", benchmarks),
+        overrides=tuple(given),
+        output_dir=None if output_dir is None else str(output_dir),
+    )
+    return _evaluate(options, dry_run, print_config)
 
-    return _run("eval", recipe, overrides, output_dir, dry_run, print_config, start)
+
+def _evaluate(options: EvalOptions, dry_run: bool, print_config: bool) -> int:
+    from rich.console import Console
+
+    from memfactory.commands.cells import make_cells
+
+    cells = make_cells(options, complete=not print_config)
+    if print_config:
+        sys.stdout.write("---\n".join(cell.recipe.annotated_yaml() for cell in cells))
+        return 0
+    if dry_run:
+        from memfactory.commands.plan import plan
+
+        for cell in cells:
+            Console().print(plan(cell.recipe, "eval"))
+        return 0
+    from memfactory.commands.evaluate import evaluate as run
+
+    return run(cells, Console())
+
+
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    """The names of a list with commas."""
+    names = tuple(name.strip() for name in text.split(",")) if text is not None else ()
+    if "" in names:
+        raise BadInput(f"{option}: '{text}' names nothing between two commas")
+    return names
 
 
 def infer(
@@ -140,7 +204,7 @@ def _check(asked: InferOptions) -> None:
 
 
 def _run(
-    command: Literal["train", "eval", "infer"],
+    command: Literal["train", "infer"],
     name: str,
     overrides: list[str] | None,
     output_dir: Path | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 from memfactory.agents.base import Agent
 from memfactory.core.chat import Models
+from memfactory.core.errors import did_you_mean
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, SamplingParams, Task
 from memfactory.environments.base import Environment
+from memfactory.evaluation.runner import Settings
 from memfactory.learners.base import Learner
 from memfactory.models.text import TextCodec
 from memfactory.recipe.build import build_component, build_rubric, build_tasks
@@ -78,17 +81,27 @@ def open_learner(recipe: Recipe, policy: Policy) -> Learner:
     return learner
 
 
-def open_environment(recipe: Recipe, *, train: bool, evaluate: bool) -> Environment:
-    """Load the tasks that the command needs, and the rewards."""
+def open_environment(
+    recipe: Recipe, *, train: bool, evaluate: bool, loaded: dict[str, Sequence[Task]] | None = None
+) -> Environment:
+    """Load the tasks that the command needs, and the rewards.
+
+    Held-out tasks that are in `loaded`, by what describes them, are taken from there; others are put into it.
+    """
     schema = recipe.schema
     train_tasks: Sequence[Task] = ()
     if train:
         train_tasks = _tasks(recipe, "data.train", schema.data.train)
     eval_tasks: dict[str, Sequence[Task]] = {}
     if evaluate:
-        limit = schema.evaluation.limit
-        for name, fields in schema.data.eval.items():
-            tasks = _tasks(recipe, f"data.eval.{name}", fields)
+        for name, fields in _chosen_sets(recipe).items():
+            key = json.dumps(fields, sort_keys=True)
+            tasks = (loaded or {}).get(key)
+            if tasks is None:
+                tasks = _tasks(recipe, f"data.eval.{name}", fields)
+            if loaded is not None:
+                loaded[key] = tasks
+            limit = schema.evaluation.limit
             eval_tasks[name] = tasks[:limit] if limit is not None else tasks
     environment: Environment = build_component(
         "environment",
@@ -99,6 +112,18 @@ def open_environment(recipe: Recipe, *, train: bool, evaluate: bool) -> Environm
         prompts=schema.prompts,
     )
     return environment
+
+
+def _chosen_sets(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The held-out sets that `evaluation.sets` names, in its order, or all of them."""
+    sets, chosen = recipe.schema.data.eval, recipe.schema.evaluation.sets
+    if chosen is None:
+        return sets
+    for name in chosen:
+        if name not in sets:
+            hint = did_you_mean(name, sets) or f"; sets: {', '.join(sets)}"
+            raise recipe.error("evaluation.sets", f"there is no set '{name}'{hint}")
+    return {name: sets[name] for name in chosen}
 
 
 def _tasks(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Sequence[Task]:
@@ -165,6 +190,12 @@ def make_collector(
         concurrency=None if training else schema.evaluation.concurrency,
         share_readings=not training,
     )
+
+
+def evaluation_settings(recipe: Recipe) -> Settings:
+    """How the recipe wants its held-out sets scored."""
+    wanted = recipe.schema.evaluation
+    return Settings(repeats=wanted.repeats, metrics=wanted.metrics, log_rollouts=wanted.log_rollouts)
 
 
 def parity_prompts(policy: Policy, recipe: Recipe) -> Sequence[Sequence[int]]:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
+    evaluation_settings,
     make_collector,
     open_environment,
     open_learner,
@@ -80,7 +81,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
             trainer = _trainer(recipe, source, learner, objective, run, view, started)
             code = trainer.train()
             if code == 0:
-                metric = "exact_match" if recipe.schema.stage == "rl" else "nll"
+                metric = recipe.schema.evaluation.metrics[0] if recipe.schema.stage == "rl" else "nll"
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
                 write_summary(run, summary, console)
@@ -137,7 +138,7 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
         return evaluate_sets(
             evaluator,
             environment.eval_tasks,
-            repeats=schema.evaluation.repeats,
+            settings=evaluation_settings(recipe),
             watch=lambda name, rollouts: view.counting(f"evaluating {label}: {name}", rollouts),
         )
 

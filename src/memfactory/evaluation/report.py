@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +33,49 @@ class Entry:
 
 
 def score_tables(entries: Sequence[Entry]) -> str:
-    """Scores in percent with 95 % intervals: one Markdown table for each benchmark, a row for each set."""
+    """Scores in percent with 95 % intervals: one Markdown table for each benchmark.
+
+    A row for each set, and after several sets of one model and agent their plain mean.
+    """
     tables = []
     for benchmark in dict.fromkeys(entry.benchmark for entry in entries):
         here = [entry for entry in entries if entry.benchmark == benchmark]
         repeats = max(entry.result.repeats for entry in here)
         metrics = list(dict.fromkeys(name for entry in here for name in entry.result.metrics))
         rewards = list(dict.fromkeys(name for entry in here for name in entry.result.rewards))
-        header = [*_owner_header(entries), "set", "tasks", *map(label, metrics)]
-        if repeats > 1:
-            header += [f"{label(name)} pass@{repeats}" for name in metrics]
-        header += [f"reward {name}" for name in rewards] + ["boxed", "failed"]
+        passed = metrics if repeats > 1 else []
+        header = [
+            *_owner_header(entries),
+            "set",
+            "tasks",
+            *map(label, metrics),
+            *(f"{label(name)} pass@{repeats}" for name in passed),
+            *(f"reward {name}" for name in rewards),
+            "boxed",
+            "failed",
+        ]
         rows = []
-        for entry in here:
-            result = entry.result
-            cells = [_score(result.metrics.get(name)) for name in metrics]
-            if repeats > 1:
-                cells += [_pass(result.metrics.get(name), repeats) for name in metrics]
-            cells += [_score(result.rewards.get(name)) for name in rewards]
-            tasks = f"{result.tasks}" + (f" x {result.repeats}" if result.repeats > 1 else "")
-            owner = _owner(entry, entries)
-            rows.append([*owner, result.name, tasks, *cells, f"{100 * result.boxed:.0f}", str(result.errors)])
+        for owner, own in groupby(here, key=lambda entry: _owner(entry, entries)):
+            results = [entry.result for entry in own]
+            for result in results:
+                cells = [_score(result.metrics.get(name)) for name in metrics]
+                cells += [_pass(result.metrics.get(name), repeats) for name in passed]
+                cells += [_score(result.rewards.get(name)) for name in rewards]
+                rows.append(
+                    [
+                        *owner,
+                        result.name,
+                        _tasks(result),
+                        *cells,
+                        f"{100 * result.boxed:.0f}",
+                        str(result.errors),
+                    ]
+                )
+            if len(results) > 1:
+                means = [_mean([result.metrics.get(name) for result in results]) for name in metrics]
+                means += [""] * len(passed)
+                means += [_mean([result.rewards.get(name) for result in results]) for name in rewards]
+                rows.append([*owner, "mean", "", *means, "", str(sum(result.errors for result in results))])
         title = f"{benchmark or 'scores'}: % [95 % interval over tasks]"
         tables.append(f"{title}\n\n{markdown(header, rows, left=len(_owner_header(entries)) + 1)}")
     return "\n\n".join(tables)
@@ -184,6 +207,16 @@ def _score(score: Score | None) -> str:
         return "–"
     text = f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
     return f"{text} ({score.unscored} unscored)" if score.unscored else text
+
+
+def _mean(scores: Sequence[Score | None]) -> str:
+    """The plain mean over sets, if all of them have the score."""
+    means = [score.mean for score in scores if score is not None and score.mean is not None]
+    return f"{100 * sum(means) / len(means):.1f}" if len(means) == len(scores) else "–"
+
+
+def _tasks(result: SetResult) -> str:
+    return f"{result.tasks}" + (f" x {result.repeats}" if result.repeats > 1 else "")
 
 
 def _pass(score: Score | None, k: int) -> str:

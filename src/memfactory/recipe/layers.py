@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memfactory import assets
 from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.recipe.benchmarks import put_benchmark
 from memfactory.recipe.files import config_folders, config_groups, display, one_line, read_yaml, unreadable
 from memfactory.recipe.origins import COMMAND_LINE, DEFAULT, leaves, nearest_origin, set_origin
 from memfactory.recipe.overrides import ChooseOption, Delete, Override, SetValue, parse_overrides
@@ -27,10 +28,14 @@ class Layers:
     origins: dict[str, str]
 
 
-def compose(recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any]) -> Layers:
+def compose(
+    recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any], benchmark: Path | None = None
+) -> Layers:
     """Merge the recipe's layers, the command line's changes, and last the `forced` keys (options).
 
-    Raises `BadInput` for anything that is wrong with the files or the arguments.
+    A benchmark that the layers choose, or else the file `benchmark`, takes the place of the recipe's held-out sets
+    before the command line changes anything. Raises `BadInput` for anything that is wrong with the files or the
+    arguments.
     """
     from omegaconf import OmegaConf
 
@@ -46,6 +51,7 @@ def compose(recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any]) -
         for key in leaves(layer, "" if package in ("", "_global_") else package):
             set_origin(origins, key, display(path))
     OmegaConf.set_struct(config, False)
+    put_benchmark(config, origins, files, benchmark)
     for override in overrides:
         _apply(override, config, origins, groups)
     for key, value in forced.items():

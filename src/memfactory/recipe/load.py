@@ -69,16 +69,18 @@ def load_recipe(
     *,
     command: Command | None = None,
     output_dir: str | Path | None = None,
+    benchmark: Path | None = None,
 ) -> Recipe:
     """Compose and check a recipe without importing anything heavy.
 
     `name` is a path or the name of a recipe that ships, `overrides` are `key=value` or `group=option`.
+    `benchmark` is the file of a benchmark that takes the place of the recipe's held-out sets.
     Values that `command` never reads may be missing (all of them when it is None). Raises `BadInput`,
     in one line that names key and file, for whatever is wrong.
     """
     path = find_recipe(name)
     forced = {} if output_dir is None else {"output_dir": str(output_dir)}
-    layers = compose(path, overrides, forced)
+    layers = compose(path, overrides, forced, benchmark)
     layers.values["plugins"] = _load_plugins(layers, path)
     unread = _UNREAD[command]
     try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from memfactory.algorithms.objective import AdvantageMethod, Denominator, LossKind
 from memfactory.core.registry import component_field
+from memfactory.evaluation.metrics import DEFAULT_METRICS, MetricName
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,23 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """`repeats` rollouts of each task, of at most `limit` tasks a set (null: all), `concurrency` at once."""
+    """`repeats` rollouts of each task, of at most `limit` tasks a set (null: all), `concurrency` at once.
+
+    `sets` are the names of the sets to score (null: all).
+    `metrics` are the columns beside the rewards; a benchmark brings its own. The first `log_rollouts` rollouts of a
+    set keep their prompts and replies in the result.
+    """
 
     repeats: AtLeastOne = 1
     limit: AtLeastOne | None = None
+    sets: tuple[str, ...] | None = None
     concurrency: AtLeastOne = 64
+    metrics: tuple[MetricName, ...] = DEFAULT_METRICS
+    log_rollouts: Count = 2
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise ValueError("metrics must name at least one")
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ class RecipeSchema:
     """A complete recipe. `name` defaults to the recipe file's name, `output_dir` to `runs/<name>`.
 
     `plugins` are Python files that register components, relative to the recipe or the working folder.
-    `prompts` go to the agent.
+    `prompts` go to the agent. `benchmark` is the name of the benchmark that `data.eval` comes from, if it does.
     """
 
     name: str
@@ -165,5 +178,6 @@ class RecipeSchema:
     data: DataConfig = DataConfig()
     reward: dict[str, RewardConfig] = field(default_factory=dict)
     trainer: TrainerConfig = TrainerConfig()
+    benchmark: str | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     tracker: dict[str, Any] = component_field("tracker", "none")
