@@ -64,7 +64,7 @@ class Dialogue:
     id: str
     speakers: tuple[str, ...]
     sessions: tuple[Session, ...]
-    memories: tuple[Memory, ...] = field(default=(), repr=False)
+    memories: tuple[Memory, ...] = ()
 
     def turns(self) -> Iterator[Turn]:
         """All turns in order."""
