@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from memfactory.data.synthetic.vocabulary import SIGNS, TOKEN, all_words
+from memfactory.data.synthetic.vocabulary import REPLY_SIGNS, SIGNS, TOKEN, all_words
 
 SPECIAL = ("<unk>", "<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -32,8 +32,8 @@ def build(size: int = VOCABULARY_SIZE) -> PreTrainedTokenizerFast:
     """Build the tokenizer; the vocabulary is filled up to `size` with spare tokens for paradigms to come."""
     words = [*SPECIAL, *all_words()]
     spare = size - len(words)
-    if spare < 100:
-        raise SystemExit(f"{len(words)} words leave only {spare} spare tokens in a vocabulary of {size}")
+    if spare < 0:
+        raise SystemExit(f"{len(words)} words do not fit into a vocabulary of {size}")
     words += [f"<spare_{number}>" for number in range(spare)]
     tokenizer = Tokenizer(
         models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
@@ -64,7 +64,7 @@ def build(size: int = VOCABULARY_SIZE) -> PreTrainedTokenizerFast:
 
 def _glue() -> list[decoders.Decoder]:
     """Rules that remove the spaces which the word-by-word decoder put around signs."""
-    quoted = [sign for sign in SIGNS if '"' in sign and sign != '"']
+    quoted = [sign for sign in (*SIGNS, *REPLY_SIGNS) if '"' in sign and sign != '"']
     before = [*NO_SPACE_BEFORE, *(sign for sign in SIGNS if sign in ("}]", "]}")), *quoted]
     after = [*NO_SPACE_AFTER, *quoted]
     return [decoders.Replace(f" {sign}", sign) for sign in before] + [

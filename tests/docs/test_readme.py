@@ -169,6 +169,12 @@ TABLE: dict[str, Callable[[str], None]] = {
         "data.eval.niah_single_1.length=200",
     ),
     "memfactory components data ruler": full(),
+    "memfactory eval memagent model=smollm2 data=babilong evaluation.limit=10": as_tiny(
+        "sampler=hf",
+        "evaluation.limit=1",
+        *(f"~data.eval.qa{number}" for number in (2, 3, 4, 5)),
+        "data.eval.qa1.length=200",
+    ),
     # reading; where weights would have to be converted the tiny policy takes their place, where they would have to be
     # downloaded the recipe is only composed
     "memfactory infer memagent model.path=runs/memagent/final --input text.txt "
@@ -205,6 +211,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memory_r1_smollm2 data.train.of.path=locomo10.json trainer.steps=2": (
         lambda command: plan(f"{command} model=tiny")
     ),
+    "memfactory data make musique-long --source musique_ans_v1.0_dev.jsonl --paragraphs 40 "
+    "--output data/musique/eval_40.jsonl": full(),
+    "memfactory data make 2wikimultihopqa-long --source 2wiki_dev.json --paragraphs 40 "
+    "--output data/2wiki/eval_40.jsonl": full(),
+    "memfactory data make babilong --task qa2 --length 8192 --count 50 --output data/babilong/qa2.jsonl": full(
+        "--count", "2"
+    ),
     # the plugin; test_example.py trains with it
     "memfactory train docs/examples/notes_memory/recipe.yaml": plan,
     "memfactory train docs/examples/notes_memory/recipe.yaml --dry-run": plan,
@@ -238,7 +251,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     task = {"question": "Who wrote the letter?", "text": "Anna wrote the letter.", "answers": ["Anna"]}
     for name in ("questions", "heldout"):
         (folder / f"{name}.jsonl").write_text(json.dumps({"id": "1", **task}) + "\n")
-    for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json"):
+    musique = "".join(json.dumps(musique_example(number)) + "\n" for number in range(60))
+    (folder / "musique_ans_v1.0_dev.jsonl").write_text(musique)
+    for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json", "2wiki_dev.json"):
         (folder / name).write_text(json.dumps([hotpotqa_example(number) for number in range(130)]))
     (folder / "locomo10.json").write_text(json.dumps([locomo_example(f"conv-{n}") for n in (26, 30, 41)]))
     with pytest.MonkeyPatch.context() as patch:
@@ -273,6 +288,13 @@ def locomo_example(name: str) -> dict[str, object]:
         "observation": noted,
         "qa": [{"question": "Where?", "answer": "place 2", "evidence": ["D2:1"], "category": 4}],
     }
+
+
+def musique_example(number: int) -> dict[str, object]:
+    """A record in MuSiQue's layout with one gold paragraph and one other."""
+    texts = [(f"Title {number} {part}", part == "a") for part in ("a", "b")]
+    paragraphs = [{"title": t, "paragraph_text": f"{t} is it.", "is_supporting": gold} for t, gold in texts]
+    return {"id": f"m{number}", "question": f"What is {number}?", "answer": "it", "paragraphs": paragraphs}
 
 
 def test_every_command_is_in_the_table_and_no_other() -> None:

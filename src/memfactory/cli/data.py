@@ -1,4 +1,4 @@
-"""`memfactory data`: make data files, and check them."""
+"""`memfactory data`: what data there are; fetch, make and check data files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from memfactory.cli.running import Overrides, RecipeName
 
-app = typer.Typer(no_args_is_help=True, help="Make data files, and check them.")
+app = typer.Typer(no_args_is_help=True, help="List, fetch, make and check data.")
 make = typer.Typer(no_args_is_help=True, help="Make data files.")
 app.add_typer(make, name="make")
 
@@ -19,22 +19,110 @@ Output = Annotated[
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same file.")]
 
 
+Paragraphs = Annotated[int, typer.Option("--paragraphs", min=1, help="Paragraphs of each text.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many questions.")]
+Offset = Annotated[int, typer.Option("--offset", min=0, help="Pass over so many questions first.")]
+Length = Annotated[int, typer.Option("--length", min=1, help="Tokens of each text.")]
+Count = Annotated[int, typer.Option("--count", min=1, help="Tasks to make.")]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", metavar="MODEL", help="The model that tokens are counted for; else an estimate."
+    ),
+]
+Haystack = Annotated[
+    str | None, typer.Option("--haystack", metavar="FILE", help="A text file to hide things in.")
+]
+
+
 @make.command("hotpotqa-long")
 def hotpotqa_long(
     source: Annotated[str, typer.Option("--source", metavar="FILE", help="HotpotQA's own JSON.")],
     output: Output,
-    paragraphs: Annotated[int, typer.Option("--paragraphs", min=1, help="Paragraphs of each text.")] = 50,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many questions.")] = None,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Pass over so many questions first.")] = 0,
+    paragraphs: Paragraphs = 50,
+    limit: Limit = None,
+    offset: Offset = 0,
     seed: Seed = 0,
 ) -> None:
     """Hide the gold paragraphs of HotpotQA questions among many others (.parquet, .jsonl or .json)."""
-    from memfactory.data.make import make_hotpotqa_long
+    _make_long("hotpotqa", source, output, paragraphs, limit, offset, seed)
 
-    written = make_hotpotqa_long(
-        source=source, paragraphs=paragraphs, output=output, limit=limit, seed=seed, offset=offset
+
+@make.command("2wikimultihopqa-long")
+def two_wiki_long(
+    source: Annotated[str, typer.Option("--source", metavar="FILE", help="2WikiMultihopQA's own JSON.")],
+    output: Output,
+    paragraphs: Paragraphs = 50,
+    limit: Limit = None,
+    offset: Offset = 0,
+    seed: Seed = 0,
+) -> None:
+    """The same with 2WikiMultihopQA; `hotpotqa_long` reads the file."""
+    _make_long("2wikimultihopqa", source, output, paragraphs, limit, offset, seed)
+
+
+@make.command("musique-long")
+def musique_long(
+    source: Annotated[str, typer.Option("--source", metavar="FILE", help="MuSiQue's own JSON Lines.")],
+    output: Output,
+    paragraphs: Paragraphs = 50,
+    limit: Limit = None,
+    offset: Offset = 0,
+    seed: Seed = 0,
+) -> None:
+    """The same with MuSiQue; `hotpotqa_long` reads the file."""
+    _make_long("musique", source, output, paragraphs, limit, offset, seed)
+
+
+def _make_long(
+    benchmark: str, source: str, output: str, paragraphs: int, limit: int | None, offset: int, seed: int
+) -> None:
+    from memfactory.data.make import make_long
+
+    written = make_long(
+        benchmark, source=source, paragraphs=paragraphs, output=output, limit=limit, seed=seed, offset=offset
     )
     typer.echo(f"{output}: {written} tasks")
+
+
+@make.command("ruler")
+def ruler(
+    task: Annotated[str, typer.Option("--task", help="niah_single_1, ..., vt, cwe, fwe, qa_1, qa_2.")],
+    output: Output,
+    length: Length = 4096,
+    count: Count = 100,
+    haystack: Haystack = None,
+    questions: Annotated[
+        str | None,
+        typer.Option("--questions", metavar="FILE", help="SQuAD's JSON for qa_1, HotpotQA's for qa_2."),
+    ] = None,
+    tokenizer: Tokenizer = None,
+    seed: Seed = 0,
+) -> None:
+    """Make tasks of RULER (.jsonl or .json); `jsonl` reads the file."""
+    from memfactory.data.make import make_tasks
+    from memfactory.data.synthetic.ruler import ruler as tasks
+
+    made = tasks(task, length, count, seed, haystack, questions, tokenizer)
+    typer.echo(f"{output}: {make_tasks(made, output)} tasks")
+
+
+@make.command("babilong")
+def babilong(
+    task: Annotated[str, typer.Option("--task", help="qa1, qa2, qa3, qa4 or qa5.")],
+    output: Output,
+    length: Length = 4096,
+    count: Count = 100,
+    haystack: Haystack = None,
+    tokenizer: Tokenizer = None,
+    seed: Seed = 0,
+) -> None:
+    """Make tasks of the BABILong kind (.jsonl or .json); `jsonl` reads the file."""
+    from memfactory.data.make import make_tasks
+    from memfactory.data.synthetic.babilong import babilong as tasks
+
+    made = tasks(task, length, count, seed, haystack, tokenizer)
+    typer.echo(f"{output}: {make_tasks(made, output)} tasks")
 
 
 @make.command("facts")
@@ -53,26 +141,46 @@ def facts(
     typer.echo(f"{output}: {written} tasks")
 
 
-@app.command("banks")
-def banks(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    output: Annotated[
-        Path,
-        typer.Option("--output", metavar="FILE.jsonl", help="The file of banks; an unfinished one goes on."),
-    ] = Path("banks.jsonl"),
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first dialogues of data.train.")
-    ] = None,
-) -> int:
-    """Let a recipe's agent read its training dialogues once, and keep its memories after each session."""
+from memfactory.cli.running import Overrides, RecipeName
+
+
+@app.command("list")
+def list_() -> None:
+    """Show every public or generated data set: what it is, how large, under which licence, how to get it."""
     from rich.console import Console
+    from rich.table import Table
 
-    from memfactory.commands.banks import make_banks
-    from memfactory.recipe.load import load_recipe
+    from memfactory.data.catalog import CATALOG
 
-    composed = load_recipe(recipe, overrides or (), command="infer")
-    return make_banks(composed, output, Console(stderr=True), limit)
+    table = Table("data set", "what", "reader", "size", "licence", "get it")
+    for entry in CATALOG:
+        parts = f"fetch {entry.name} ({', '.join(entry.parts)})" if entry.parts else ""
+        table.add_row(
+            entry.name,
+            entry.what,
+            entry.reader,
+            entry.size,
+            entry.licence,
+            "; ".join(filter(None, (parts, entry.make))),
+        )
+    Console().print(table)
+
+
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set (see: memfactory data list).")],
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PART]...", help="Only these parts of it.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="FOLDER", help="Where to (default: data/NAME).")
+    ] = None,
+) -> None:
+    """Download a public data set, or say which files to get from where."""
+    from memfactory.data.fetch import fetch as download
+
+    for path in download(name, parts or (), output, say=lambda line: typer.echo(line, err=True)):
+        typer.echo(path)
 
 
 @app.command("check")

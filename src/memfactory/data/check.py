@@ -9,18 +9,22 @@ from typing import Any
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.types import Task
 from memfactory.data.files import open_records
-from memfactory.data.readers import hotpotqa, jsonl, locomo, memagent
+from memfactory.data.readers import hotpotqa, jsonl, locomo, longmemeval, memagent, msc, musique
 from memfactory.data.tasks import Parse, parse_at
 from memfactory.data.traces import parse_trace
 
 #: The file formats by the name of the component that reads them.
 FORMATS: Mapping[str, Parse[Any]] = {
+    "2wikimultihopqa": hotpotqa.parse_two_wiki,
     "hotpotqa": hotpotqa.parse_task,
     "hotpotqa_long": memagent.parse_hotpotqa_long,
     "jsonl": jsonl.make_parse(),
     "locomo": locomo.parse_conversation,
+    "longmemeval": longmemeval.parse_longmemeval,
     "memagent_parquet": memagent.parse_memagent,
     "memfactory_json": memagent.parse_memfactory,
+    "msc": msc.parse_chat,
+    "musique": musique.parse_musique,
     "traces": parse_trace,
 }
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+#: What a reader of dialogues hands out: the `Dialogue`, or its text for agents that read texts.
+Form = Literal["dialogue", "text"]
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,41 @@ class Dialogue:
     sessions: tuple[Session, ...]
     memories: tuple[Memory, ...] = ()
 
+    def __str__(self) -> str:
+        return "\n\n".join(_shown(session.time, session.turns) for session in self.sessions)
+
     def turns(self) -> Iterator[Turn]:
         """All turns in order."""
         for session in self.sessions:
             yield from session.turns
+
+    def quote(self, turn_ids: Collection[str]) -> str:
+        """The text of these turns alone, in order, each session's time before its turns; unknown ids are passed over."""
+        wanted = set(turn_ids)
+        parts = []
+        for session in self.sessions:
+            said = tuple(turn for turn in session.turns if turn.id in wanted)
+            if said:
+                parts.append(_shown(session.time, said))
+        return "\n\n".join(parts)
+
+    def sessions_of(self, turn_ids: Collection[str]) -> tuple[str, ...]:
+        """The ids of the sessions that hold any of these turns, in order."""
+        wanted = set(turn_ids)
+        return tuple(s.id for s in self.sessions if any(turn.id in wanted for turn in s.turns))
+
+    def gold(self, turn_ids: Collection[str]) -> dict[str, Any]:
+        """`meta` of a task whose answer rests on these turns: them, their sessions, and their text if there is any."""
+        quoted = self.quote(turn_ids)
+        found: dict[str, Any] = {
+            "evidence_turns": tuple(turn.id for turn in self.turns() if turn.id in set(turn_ids)),
+            "evidence_sessions": self.sessions_of(turn_ids),
+        }
+        return found | ({"gold_evidence": quoted} if quoted else {})
+
+    def in_form(self, form: str) -> Dialogue | str:
+        """The dialogue itself, or its text."""
+        return self if form == "dialogue" else str(self)
 
     def before(self, session_id: str) -> Dialogue:
         """The dialogue up to a session, without it. Raises `KeyError` for an unknown one."""
@@ -77,3 +112,8 @@ class Dialogue:
         if session_id not in ids:
             raise KeyError(session_id)
         return replace(self, sessions=self.sessions[: ids.index(session_id)])
+
+
+def _shown(time: str, turns: tuple[Turn, ...]) -> str:
+    lines = [str(turn) for turn in turns]
+    return "\n".join([f"[{time}]", *lines] if time else lines)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.data.catalog import where_to_get
 
 Record = Mapping[str, Any]
 _BOM = b"\xef\xbb\xbf"
@@ -123,13 +124,21 @@ def open_records(path: str) -> Records:
         data = _unpack(path) if path.endswith(".gz") else None
         head = data[:4096] if data is not None else _head(path)
         if head.removeprefix(_BOM).lstrip().startswith(b"["):
-            whole = data if data is not None else _existing(path).read_bytes()
+            whole = data if data is not None else _read(path)
             records = ArrayRecords(path, _parse(whole.removeprefix(_BOM), path, lines=True))
         else:
             records = LineRecords(path, data)
     if len(records) == 0:
         raise BadInput(f"{path}: the file is empty")
     return records
+
+
+def open_object(path: str) -> Record:
+    """A file that is one JSON object, plain or `.gz`. Raises `BadInput` for anything else, naming the line."""
+    data = _unpack(path) if path.endswith(".gz") else _read(path)
+    if not data.strip():
+        raise BadInput(f"{path}: the file is empty")
+    return _mapping(_parse(data.removeprefix(_BOM), path, lines=True), path)
 
 
 def require(record: Record, key: str, where: str) -> Any:
@@ -217,7 +226,7 @@ def _existing(path: str) -> Path:
         near = did_you_mean(
             file.name, [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
         )
-        raise BadInput(f"{path}: no such data file{near}")
+        raise BadInput(f"{path}: no such data file{where_to_get(path) or near}")
     return file
 
 
@@ -226,6 +235,11 @@ def _open(path: str) -> Any:
         return _existing(path).open("rb")
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _read(path: str) -> bytes:
+    with _open(path) as file:
+        return bytes(file.read())
 
 
 def _head(path: str) -> bytes:

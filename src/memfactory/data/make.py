@@ -1,4 +1,4 @@
-"""Data files made from other data, or from nothing: HotpotQA-long and the synthetic reading task.
+"""Data files made from other data, or from nothing: HotpotQA-long and its kin, RULER, BABILong, the reading task.
 
 The same arguments give the same bytes; a file appears only when it is complete.
 """
@@ -7,39 +7,84 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from memfactory.core.errors import BadInput
 from memfactory.data.files import open_records
-from memfactory.data.readers.hotpotqa import Example, Paragraph, parse_example, render
-from memfactory.data.tasks import choose, parse_at
+from memfactory.core.types import Task
+from memfactory.data.readers.hotpotqa import parse_example
+from memfactory.data.readers.musique import parse_musique_example
+from memfactory.data.readers.paragraphs import Example, Paragraph, render
+from memfactory.data.tasks import Parse, choose, parse_at
 from memfactory.data.write import writer_for
+
+
+#: Benchmarks whose questions can be put among more paragraphs, and how their records are read.
+LONG: Mapping[str, Parse[Example | None]] = {
+    "hotpotqa": parse_example,
+    "2wikimultihopqa": parse_example,
+    "musique": parse_musique_example,
+}
 
 
 def make_hotpotqa_long(
     source: str, paragraphs: int, output: str, limit: int | None = None, seed: int = 0, offset: int = 0
 ) -> int:
-    """Hide the gold paragraphs of HotpotQA's questions among distractors; return how many were written.
+    """`make_long` for HotpotQA's own JSON."""
+    return make_long("hotpotqa", source, paragraphs, output, limit, seed, offset)
 
-    `source` is HotpotQA's own JSON. Each text has `paragraphs` paragraphs. Distractors are drawn from the
-    paragraphs of other questions, no title twice and none of a gold paragraph. Draw and places are seeded
-    by `seed` and the question's id, not by its position, so they differ between questions and do not change
-    with `limit`. The suffix of `output` chooses the layout: `.parquet` (MemAgent's columns), `.jsonl` or
-    `.json` (MemFactory's fields). The `hotpotqa_long` reader takes all three.
+
+def make_long(
+    benchmark: str,
+    source: str,
+    paragraphs: int,
+    output: str,
+    limit: int | None = None,
+    seed: int = 0,
+    offset: int = 0,
+) -> int:
+    """Hide the gold paragraphs of a benchmark's questions among distractors; return how many were written.
+
+    `source` is the benchmark's own file, of one of `LONG`. Each text has `paragraphs` paragraphs. Distractors
+    are drawn from the paragraphs of other questions, no title twice and none of a gold paragraph. Draw and
+    places are seeded by `seed` and the question's id, not by its position, so they differ between questions and
+    do not change with `limit`. The suffix of `output` chooses the layout: `.parquet` (MemAgent's columns),
+    `.jsonl` or `.json` (MemFactory's fields). The `hotpotqa_long` reader takes all three.
 
     Raises `BadInput` for a bad source, an unknown suffix, or a source with too few paragraphs (saying how
     many there are); `DiskError` when writing fails.
     """
     write = writer_for(output)
     records = open_records(source)
-    examples = [parse_at(records, index, parse_example) for index in range(len(records))]
+    read = [parse_at(records, index, LONG[benchmark]) for index in range(len(records))]
+    examples = [example for example in read if example is not None]
     pool = _Pool(examples, source)
     chosen = [examples[index] for index in choose(len(examples), source, limit, offset)]
     for example in chosen:
         pool.check(example, paragraphs)
     shape = _memagent_row if output.endswith(".parquet") else _memfactory_row
-    return write(output, _long_rows(chosen, pool, paragraphs, seed, shape))
+    return write(output, _long_rows(chosen, pool, benchmark, paragraphs, seed, shape))
+
+
+def make_tasks(tasks: Sequence[Task], output: str) -> int:
+    """Write tasks about texts as JSON Lines (or `.json`); return the count. The `jsonl` reader takes the file.
+
+    Raises `BadInput` for another suffix, `DiskError` when writing fails.
+    """
+    write = writer_for(output, (".jsonl", ".json"))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for task in tasks:
+            yield {
+                "id": task.id,
+                "question": task.question,
+                "answers": list(task.answers),
+                "meta": dict(task.meta),
+                "text": task.evidence,
+            }
+
+    return write(output, rows())
 
 
 def make_facts(
@@ -114,48 +159,43 @@ class _Pool:
 def _long_rows(
     examples: Sequence[Example],
     pool: _Pool,
+    benchmark: str,
     paragraphs: int,
     seed: int,
-    shape: Callable[[int, Example, str, int, list[int]], dict[str, Any]],
+    shape: Callable[[int, Example, str, dict[str, Any]], dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     for index, example in enumerate(examples):
-        rng = random.Random(f"hotpotqa-long|{seed}|{example.id}")
+        rng = random.Random(f"{benchmark}-long|{seed}|{example.id}")
         places = rng.sample(range(paragraphs), len(example.gold))
         text = pool.draw(example, paragraphs - len(places), rng)
         for place, paragraph in sorted(zip(places, example.gold, strict=True), key=lambda pair: pair[0]):
             text.insert(place, paragraph)
-        yield shape(index, example, render(text), paragraphs, sorted(places))
+        meta = {
+            "benchmark": benchmark,
+            "group": example.kind,
+            "num_docs": paragraphs,
+            "gold_places": sorted(places),
+            "gold_evidence": render(example.gold),
+        }
+        yield shape(index, example, render(text), meta)
 
 
-def _memfactory_row(
-    index: int, example: Example, text: str, paragraphs: int, places: list[int]
-) -> dict[str, Any]:
+def _memfactory_row(index: int, example: Example, text: str, meta: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": example.id,
         "input": example.question,
         "answers": list(example.answers),
         "context": text,
-        "num_docs": paragraphs,
-        "gold_places": places,
-        "gold_evidence": render(example.gold),
+        **meta,
     }
 
 
-def _memagent_row(
-    index: int, example: Example, text: str, paragraphs: int, places: list[int]
-) -> dict[str, Any]:
+def _memagent_row(index: int, example: Example, text: str, meta: dict[str, Any]) -> dict[str, Any]:
     return {
-        "data_source": "hotpotqa",
+        "data_source": meta["benchmark"],
         "prompt": [{"role": "user", "content": example.question}],
         "context": text,
         "ability": "memory",
         "reward_model": {"style": "rule", "ground_truth": list(example.answers)},
-        "extra_info": {
-            "id": example.id,
-            "index": index,
-            "question": example.question,
-            "num_docs": paragraphs,
-            "gold_places": places,
-            "gold_evidence": render(example.gold),
-        },
+        "extra_info": {"id": example.id, "index": index, "question": example.question, **meta},
     }

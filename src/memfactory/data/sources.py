@@ -12,19 +12,25 @@ from dataclasses import dataclass
 from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data import traces
-from memfactory.data.readers import hotpotqa, jsonl, locomo, memagent
-from memfactory.data.synthetic import ruler
+from memfactory.data.readers import hotpotqa, jsonl, locomo, longmemeval, memagent, msc, musique
+from memfactory.data.synthetic import babilong, reranking, reranking_traces, ruler
 from memfactory.data.tasks import as_task
 
 __all__ = [
     "DialoguesConfig",
     "FactsConfig",
+    "babilong",
     "dialogues",
     "facts",
     "hotpotqa",
     "jsonl",
     "locomo",
+    "longmemeval",
     "memagent",
+    "msc",
+    "musique",
+    "reranking",
+    "reranking_traces",
     "ruler",
     "traces",
 ]
@@ -81,7 +87,8 @@ def facts(
 class DialoguesConfig:
     """Fields of `dialogues`, described at `memfactory.data.synthetic.dialogues.make_dialogue_task`.
 
-    `split` is train or heldout; `size` tasks, from number `offset` on; `question` is value, count, when or any.
+    `split` is train or heldout; `size` tasks, from number `offset` on; `question` is value, count, when or any;
+    `remembered`, the form of the memories that `temporal_pairs` and `frozen_banks` begin with, is sentence or words.
     """
 
     split: str = "train"
@@ -92,6 +99,7 @@ class DialoguesConfig:
     facts_per_session: int = 2
     small_talk: int = 2
     question: str = "any"
+    remembered: str = "sentence"
 
 
 @register("data", "dialogues", config=DialoguesConfig)
@@ -104,6 +112,7 @@ def dialogues(
     facts_per_session: int = 2,
     small_talk: int = 2,
     question: str = "any",
+    remembered: str = "sentence",
 ) -> Sequence[Task]:
     """Synthetic dialogues in which facts are stated, changed, taken back and repeated; asked is what is true."""
     from memfactory.data.synthetic.dialogues import make_dialogue_task
@@ -117,6 +126,7 @@ def dialogues(
             facts_per_session=facts_per_session,
             small_talk=small_talk,
             question=question,
+            remembered=remembered,
         )
 
     return traces.generated("dialogues", size, make)

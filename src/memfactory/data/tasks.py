@@ -53,24 +53,41 @@ class LazySequence(Sequence[T], Generic[T]):
 
 
 def load(
-    parse: Parse[T], path: str, limit: int | None = None, offset: int = 0, shuffle_seed: int | None = None
+    parse: Parse[T | None],
+    path: str,
+    limit: int | None = None,
+    offset: int = 0,
+    shuffle_seed: int | None = None,
 ) -> Sequence[T]:
     """Check every record of a file, and return the chosen ones as a lazy sequence.
 
-    Raises `BadInput` naming the first bad record's place, and for tasks whose ids are not unique.
+    Records of which `parse` makes None are left out. Raises `BadInput` naming the first bad record's place, for
+    tasks whose ids are not unique, and when nothing is left.
     """
     records = open_records(path)
     seen: dict[str, int] = {}
+    kept: list[int] = []
     for index in range(len(records)):
         item = parse_at(records, index, parse)
+        if item is None:
+            continue
+        kept.append(index)
         if isinstance(item, Task):
             first = seen.setdefault(item.id, index)
             if first != index:
                 raise BadInput(
                     f"{records.where(index)}: id '{item.id}' was used before, at {records.where(first)}"
                 )
-    chosen = choose(len(records), path, limit, offset, shuffle_seed)
-    return LazySequence(len(chosen), lambda i: parse_at(records, chosen[i], parse))
+    if not kept:
+        raise BadInput(f"{path}: none of its {len(records)} records can be used")
+    chosen = choose(len(kept), path, limit, offset, shuffle_seed)
+
+    def item_of(place: int) -> T:
+        item = parse_at(records, kept[chosen[place]], parse)
+        assert item is not None  # the same record gave an item above
+        return item
+
+    return LazySequence(len(chosen), item_of)
 
 
 def parse_at(records: Records, index: int, parse: Parse[T]) -> T:

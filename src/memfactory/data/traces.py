@@ -131,6 +131,64 @@ def facts_traces(
     return generated("facts_traces", size, make)
 
 
+@dataclass(frozen=True)
+class DialogueTracesConfig:
+    """Fields of `dialogue_traces`, described at `memfactory.data.synthetic.dialogue_traces.make_trace`.
+
+    `phase` is read or habits; `size` traces, from number `offset` on.
+    """
+
+    phase: str
+    size: int = 100_000
+    seed: int = 0
+    offset: int = 0
+    sessions: int = 7
+    related: int = 3
+    top_k: int = 8
+    extractor_share: float = 0.25
+    answerer_share: float = 0.3
+    stale: float = 0.25
+    habit: float = 0.8
+
+
+@register("data", "dialogue_traces", config=DialogueTracesConfig)
+def dialogue_traces(
+    phase: str,
+    size: int = 100_000,
+    seed: int = 0,
+    offset: int = 0,
+    sessions: int = 7,
+    related: int = 3,
+    top_k: int = 8,
+    extractor_share: float = 0.25,
+    answerer_share: float = 0.3,
+    stale: float = 0.25,
+    habit: float = 0.8,
+) -> Sequence[Trace]:
+    """Generated calls that teach a tiny policy the formats of Memory-R1 on the synthetic dialogues.
+
+    The prompts are those of the shipped tiny policy. Raises `BadInput` for options that the generator refuses.
+    """
+    from memfactory.data.synthetic.dialogue_traces import make_trace
+
+    def make(index: int) -> Trace:
+        row = make_trace(
+            offset + index,
+            seed=seed,
+            phase=phase,
+            sessions=sessions,
+            related=related,
+            top_k=top_k,
+            extractor_share=extractor_share,
+            answerer_share=answerer_share,
+            stale=stale,
+            habit=habit,
+        )
+        return parse_trace(row, "dialogue_traces")
+
+    return generated("dialogue_traces", size, make)
+
+
 def generated(name: str, size: int, make: Callable[[int], T]) -> LazySequence[T]:
     """A lazy sequence of a generator's items; its first item is made at once, so that bad options are found.
 

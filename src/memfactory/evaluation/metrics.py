@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memfactory.core.types import Task
-from memfactory.metrics import locomo, qa, ruler
+from memfactory.metrics import babilong, locomo, longmemeval, qa, ruler
+from memfactory.metrics.bertscore import bert_score
 
 MetricName = Literal[
     "exact_match",
@@ -21,7 +22,10 @@ MetricName = Literal[
     "bleu1",
     "rouge_l",
     "meteor",
+    "bertscore",
     "locomo",
+    "babilong",
+    "longmemeval",
     "string_match_all",
     "string_match_part",
 ]
@@ -48,6 +52,19 @@ def _locomo(answer: str, task: Task) -> float | None:
     return locomo.score(answer, task.answers[0], int(category))
 
 
+def _babilong(answer: str, task: Task) -> float | None:
+    """BABILong's score; None for a task that does not say which words its answers can be."""
+    labels = task.meta.get("labels")
+    return None if not labels else babilong.score(answer, task.answers, task.question, labels)
+
+
+def _longmemeval(answer: str, task: Task) -> float | None:
+    """LongMemEval's accuracy by rule; None for another benchmark's task, and for one whose gold answer is a rubric."""
+    if "abstention" not in task.meta or task.meta.get("question_type") == "single-session-preference":
+        return None
+    return longmemeval.rule_accuracy(answer, task.answers, abstention=bool(task.meta["abstention"]))
+
+
 METRICS: dict[str, Metric] = {
     "exact_match": Metric("EM", _of_golds(qa.exact_match)),
     "sub_exact_match": Metric("sub-EM", _of_golds(qa.sub_exact_match)),
@@ -55,7 +72,10 @@ METRICS: dict[str, Metric] = {
     "bleu1": Metric("BLEU-1", _of_golds(qa.bleu1)),
     "rouge_l": Metric("ROUGE-L", _of_golds(qa.rouge_l)),
     "meteor": Metric("METEOR", _of_golds(qa.meteor)),
+    "bertscore": Metric("BERTScore", lambda answer, task: bert_score([answer], [task.answers])[0]),
     "locomo": Metric("LoCoMo", _locomo),
+    "babilong": Metric("BABILong", _babilong),
+    "longmemeval": Metric("LongMemEval", _longmemeval),
     "string_match_all": Metric("all", _of_golds(ruler.string_match_all)),
     "string_match_part": Metric("any", _of_golds(ruler.string_match_part)),
 }

@@ -17,7 +17,11 @@ _LONGEST_META = 200
 
 @dataclass(frozen=True)
 class Finished:
-    """What is kept of a rollout, whatever it will be scored by. `trace` are its calls as text, if they are kept."""
+    """What is kept of a rollout, whatever it will be scored by.
+
+    `operations` counts the operations on a memory bank by kind, for agents that have one. `trace` are the calls as
+    text, if they are kept.
+    """
 
     reply: str
     memories: tuple[str, ...]
@@ -28,6 +32,7 @@ class Finished:
     truncated_calls: int
     seconds: float
     error: str | None
+    operations: Mapping[str, int]
     trace: tuple[Mapping[str, str], ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -44,6 +49,7 @@ class Finished:
                 **found,
                 "memories": tuple(found["memories"]),
                 "rewards": dict(found["rewards"]),
+                "operations": dict(found["operations"]),
                 "trace": None if trace is None else tuple(trace),
             }
         )
@@ -92,6 +98,7 @@ def finish(rollout: Rollout, *, trace: bool = False) -> Finished:
         truncated_calls=sum(call.finish_reason == "length" for call in calls),
         seconds=round(rollout.seconds, 3),
         error=rollout.error if outcome is not None or rollout.error else "the agent gave no outcome",
+        operations=dict(outcome.info.get("operations") or {}) if outcome is not None else {},
         trace=tuple(
             {
                 "module": call.module,

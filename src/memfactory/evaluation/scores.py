@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from memfactory.core.types import Outcome
 from memfactory.evaluation.cost import Cost
 from memfactory.evaluation.predictions import Prediction
 from memfactory.metrics.statistics import bootstrap_interval, pass_at_k
+from memfactory.rollouts.operation_mix import operation_mix
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class SetResult:
 
     A metric that tasks name themselves is among `metrics` only if all tasks of the set name it. `rewards` are the
     recipe's reward components. `groups` are the metrics by `meta["group"]` (a question type, for instance), if the
-    tasks have several. `length` is the length of the texts in tokens, if all tasks name the same.
+    tasks have several. `operations` are shares of the operations on memory banks, empty for agents without one.
+    `length` is the length of the texts in tokens, if all tasks name the same.
     """
 
     name: str
@@ -52,6 +55,7 @@ class SetResult:
     cost: Cost
     groups: Mapping[str, Mapping[str, Score]]
     length: int | None
+    operations: Mapping[str, float]
     predictions: tuple[Prediction, ...]
 
     @property
@@ -71,6 +75,7 @@ class SetResult:
             "rewards": _as_json(self.rewards),
             "boxed": self.boxed,
             "failed": self.errors,
+            "operations": dict(self.operations),
             "cost": asdict(self.cost),
             "groups": {"group": {name: _as_json(scores) for name, scores in self.groups.items()}}
             if self.groups
@@ -106,6 +111,9 @@ def summarise_set(
         if len(by_group) > 1
         else {},
         length=length if isinstance(length, int) and not isinstance(length, bool) else None,
+        operations=operation_mix(
+            Outcome("", info={"operations": p.finished.operations}) for p in predictions
+        ),
         predictions=tuple(predictions),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from math import log2
 
 
@@ -14,6 +14,20 @@ def recall_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashabl
     relevant = set(relevant_ids)
     top = _top(ranked_ids, k)
     return len(relevant.intersection(top)) / len(relevant) if relevant else 0.0
+
+
+def recall_any_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable], k: int) -> float:
+    """1.0 if any relevant id is among the first k ranked ones, else 0.0. Raises `ValueError` if k < 1."""
+    return float(bool(set(relevant_ids).intersection(_top(ranked_ids, k))))
+
+
+def recall_all_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable], k: int) -> float:
+    """1.0 if every relevant id is among the first k ranked ones, else 0.0; 0.0 if nothing is relevant.
+
+    What LongMemEval's tables call Recall@k. Raises `ValueError` if k < 1.
+    """
+    relevant = set(relevant_ids)
+    return float(bool(relevant) and relevant.issubset(_top(ranked_ids, k)))
 
 
 def ndcg_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable], k: int) -> float:
@@ -31,6 +45,34 @@ def ndcg_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable]
             seen.add(item)
     best = sum(1 / log2(1 + rank) for rank in range(1, min(k, len(relevant)) + 1))
     return gain / best if best else 0.0
+
+
+def session_ranking(
+    ranked_turns: Iterable[Hashable], session_of: Mapping[Hashable, Hashable]
+) -> list[Hashable]:
+    """Sessions in the order of their first ranked turn, each once: turns ranked, sessions scored.
+
+    As in LongMemEval's scripts, k then counts sessions, not turns. Turns without a session are passed over.
+    """
+    return list(dict.fromkeys(session_of[turn] for turn in ranked_turns if turn in session_of))
+
+
+def scores_at(
+    ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable], ks: Sequence[int], level: str
+) -> dict[str, float]:
+    """Recall, recall of all, and NDCG at every k, by names like `turn_recall@5`; `level` is turn or session."""
+    found = {}
+    for k in ks:
+        for name, metric in _AT_K.items():
+            found[f"{level}_{name}@{k}"] = metric(ranked_ids, relevant_ids, k)
+    return found
+
+
+_AT_K: Mapping[str, Callable[[Sequence[Hashable], Collection[Hashable], int], float]] = {
+    "recall": recall_at_k,
+    "recall_all": recall_all_at_k,
+    "ndcg": ndcg_at_k,
+}
 
 
 def _top(ranked_ids: Sequence[Hashable], k: int) -> Sequence[Hashable]:

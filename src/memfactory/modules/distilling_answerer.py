@@ -15,7 +15,8 @@ from memfactory.metrics.boxed import last_boxed
 from memfactory.modules.managers import NOTHING
 from memfactory.modules.prompts import fill, require
 
-_USED = re.compile(r"^[ \t*#]*memories(?: used)?[ \t*]*:(.*)$", re.IGNORECASE | re.MULTILINE)
+# The line ends where the box begins: a model without line breaks writes both in one.
+_USED = re.compile(r"^[ \t*#]*memories(?: used)?[ \t*]*:([^\n\\]*)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class MemoryAnswerer(Protocol):
 
 @dataclass(frozen=True)
 class DistillingAnswererConfig:
-    """No settings: its prompt is `prompts.answer_from_memories`."""
+    """No settings: its prompts are `prompts.answer_from_memories` and, to show a memory otherwise, `prompts.memory`."""
 
 
 @register("module", "distilling", config=DistillingAnswererConfig, source="Memory-R1, arXiv 2508.19828")
@@ -48,21 +49,23 @@ class DistillingAnswerer:
 
     def __init__(self, prompts: Mapping[str, str]) -> None:
         self.template = require(prompts, "answer_from_memories", ("question", "memories"))
+        self.line = prompts.get("memory", "")
 
     async def answer(
         self, question: str, memories: Sequence[MemoryItem], model: ChatModel, max_tokens: int
     ) -> DistilledAnswer:
         """Show the memories with ids and times, in the order of the bank: what is later comes later."""
         ordered = sorted(memories, key=lambda item: item.number)
-        prompt = fill(
-            self.template, question=question, memories="\n".join(map(show_memory, ordered)) or NOTHING
-        )
+        shown = "\n".join(show_memory(item, self.line) for item in ordered)
+        prompt = fill(self.template, question=question, memories=shown or NOTHING)
         call = await model.chat([Message("user", prompt)], module="answerer", max_tokens=max_tokens)
         return parse_distilled(call.text, [item.id for item in memories])
 
 
-def show_memory(item: MemoryItem) -> str:
-    """A memory as models read it: `[m3] (8 May) text`."""
+def show_memory(item: MemoryItem, line: str = "") -> str:
+    """A memory as models read it: `[m3] (8 May) text`, or as `line` says it with `{id}`, `{time}` and `{text}`."""
+    if line:
+        return fill(line, id=item.id, time=item.updated_time, text=item.text).strip()
     time = f"({item.updated_time}) " if item.updated_time else ""
     return f"[{item.id}] {time}{item.text}"
 

@@ -32,10 +32,14 @@ class Manager(Protocol):
 
 
 class AddressedManager:
-    """ADD, UPDATE, DELETE and NOOP with the ids of the bank, as in Memory-R1; prompt `manage`."""
+    """ADD, UPDATE, DELETE and NOOP with the ids of the bank, as in Memory-R1; prompt `manage`.
+
+    A prompt `existing_memory` with `{id}` and `{text}` shows memories otherwise than as `[m3] text`.
+    """
 
     def __init__(self, prompts: Mapping[str, str], on_error: OnError = "skip") -> None:
         self.template = require(prompts, "manage", ("memories", "facts"))
+        self.line = prompts.get("existing_memory", "[{id}] {text}")
         self.on_error: OnError = on_error
 
     async def manage(
@@ -44,7 +48,7 @@ class AddressedManager:
         """Show memories under their own ids, and the facts; see `parse_addressed`."""
         prompt = fill(
             self.template,
-            memories="\n".join(f"[{item.id}] {item.text}" for item in existing) or NOTHING,
+            memories="\n".join(fill(self.line, id=item.id, text=item.text) for item in existing) or NOTHING,
             facts="\n".join(f"- {fact.text}" for fact in facts) or NOTHING,
         )
         call = await model.chat([Message("user", prompt)], module="manager", max_tokens=max_tokens)

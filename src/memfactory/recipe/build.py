@@ -24,7 +24,13 @@ def build_component(kind: str, fields: Mapping[str, Any], **dependencies: Any) -
     for field in dataclasses.fields(component.config):
         nested = field.metadata.get("component")
         if nested and arguments.get(field.name) is not None:
-            arguments[field.name] = build_component(nested, arguments[field.name], **dependencies)
+            found = arguments[field.name]
+            if field.metadata.get("each"):
+                arguments[field.name] = {
+                    name: build_component(nested, spec, **dependencies) for name, spec in found.items()
+                }
+            else:
+                arguments[field.name] = build_component(nested, found, **dependencies)
     for name, value in arguments.items():
         if isinstance(value, str) and value == MISSING:
             raise BadInput(f"{kind} '{component.name}': a value is needed for {name}")

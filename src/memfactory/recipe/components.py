@@ -35,6 +35,7 @@ BUILTIN = (
     "memfactory.environments.memory_bank",
     "memfactory.data.sources",
     "memfactory.data.starting_banks",
+    "memfactory.data.mixture",
     "memfactory.memory.embedders",
     "memfactory.rewards.answer",
     "memfactory.rewards.format",

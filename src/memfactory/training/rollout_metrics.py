@@ -9,6 +9,7 @@ from typing import Any
 
 from memfactory.core.types import Rollout
 from memfactory.rewards.rubric import Rubric
+from memfactory.rollouts.operation_mix import operation_mix
 from memfactory.training.credit import Credit
 
 
@@ -36,6 +37,8 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
         judged = [rollout.rewards[name] for rollout in rollouts if name in rollout.rewards]
         _spread(metrics, f"reward/{name}", judged)
         metrics[f"reward/{name}/unjudged"] = len(rollouts) - len(judged)
+    for kind, share in operation_mix(rollout.outcome for rollout in rollouts).items():
+        metrics[f"operations/{kind}"] = share
     lengths: dict[str, list[int]] = defaultdict(list)
     for call in calls:
         lengths[call.module].append(len(call.completion_ids))

@@ -19,13 +19,16 @@ _WINDOW = 5
 
 def summarise(run: RunFolder, *, metric: str, seconds: float, seed: int) -> dict[str, Any]:
     """Build summary.json from what the run measured: `metric` by set, before and after training."""
-    before, after = (
-        _scores(run.path / "evaluation" / f"{label}.json", metric) for label in ("before", "after")
-    )
+    before, after = (_evaluation(run, label) for label in ("before", "after"))
+    operations = {
+        label: {name: result["operations"] for name, result in sets.items() if result.get("operations")}
+        for label, sets in (("before", before), ("after", after))
+    }
     return {
         "metric": metric,
-        "before": before,
-        "after": after,
+        "before": _scores(before, metric),
+        "after": _scores(after, metric),
+        **({"operations": operations} if operations["before"] or operations["after"] else {}),
         "seconds": round(seconds, 1),
         "seed": seed,
         "steps": max((record["step"] for record in run.metrics()), default=0),
@@ -51,20 +54,33 @@ def write_summary(run: RunFolder, summary: Mapping[str, Any], console: Console) 
     write_json(run.path / "summary.json", summary)
 
 
-def _scores(path: Path, metric: str) -> dict[str, float]:
-    if not path.exists():
-        return {}
-    sets = json.loads(path.read_text(encoding="utf-8"))["sets"]
+def _evaluation(run: RunFolder, label: str) -> dict[str, Any]:
+    """The sets of an evaluation of the run; none when it was not made."""
+    path = run.path / "evaluation" / f"{label}.json"
+    sets: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["sets"] if path.exists() else {}
+    return sets
+
+
+def _scores(sets: Mapping[str, Any], metric: str) -> dict[str, float]:
     return {name: round(result["scores"][metric], 4) for name, result in sets.items()}
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for name in summary["after"] or summary["before"]:
-        before, after = summary["before"].get(name), summary["after"].get(name)
-        change = f"{after - before:+.3f}" if before is not None and after is not None else ""
-        rows.append((name, _number(before), _number(after), change))
+    """The metric by set, then the share of each operation on the bank by set, where there is one."""
+    rows = [
+        _row(name, summary["before"].get(name), summary["after"].get(name))
+        for name in summary["after"] or summary["before"]
+    ]
+    mixes = summary.get("operations", {"before": {}, "after": {}})
+    for name in mixes["after"] or mixes["before"]:
+        old, new = mixes["before"].get(name, {}), mixes["after"].get(name, {})
+        rows += [_row(f"{name}: share of {kind}", old.get(kind), new.get(kind)) for kind in {**old, **new}]
     return rows
+
+
+def _row(name: str, before: float | None, after: float | None) -> tuple[str, str, str, str]:
+    change = f"{after - before:+.3f}" if before is not None and after is not None else ""
+    return name, _number(before), _number(after), change
 
 
 def _table(summary: Mapping[str, Any]) -> Table:

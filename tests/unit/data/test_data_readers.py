@@ -18,6 +18,7 @@ from memfactory.data import sources
 from memfactory.data.readers.hotpotqa import hotpotqa
 from memfactory.data.readers.jsonl import jsonl
 from memfactory.data.readers.memagent import hotpotqa_long, memagent_parquet, memfactory_json
+from memfactory.data.synthetic.dialogue_traces import make_trace as make_dialogue_trace
 from memfactory.data.synthetic.facts import make_task
 from memfactory.data.synthetic.facts_traces import make_trace
 from memfactory.data.traces import Trace, facts_traces, traces
@@ -202,6 +203,7 @@ def test_generators_refuse_bad_options() -> None:
 
 
 NAMES = [
+    "dialogue_traces",
     "facts",
     "facts_traces",
     "hotpotqa",
@@ -209,6 +211,7 @@ NAMES = [
     "jsonl",
     "memagent_parquet",
     "memfactory_json",
+    "mixture",
     "traces",
 ]
 
@@ -223,6 +226,7 @@ def test_fields_mirror_their_generators() -> None:
     for name, generator, own in (
         ("facts", make_task, {"size", "offset"}),
         ("facts_traces", make_trace, {"size", "offset"}),
+        ("dialogue_traces", make_dialogue_trace, {"size", "offset"}),
     ):
         component = get("data", name)
         options = {key: p.default for key, p in inspect.signature(generator).parameters.items()}

@@ -45,10 +45,15 @@ def test_a_conversation(write: Write) -> None:
     assert [task.id for task in tasks] == ["conv-1-q0", "conv-1-q2"]
     assert tasks[0].answers == ("2022",)
     assert tasks[0].meta == {
+        "benchmark": "locomo",
+        "metric": "locomo",
+        "group": "temporal",
         "conversation": "conv-1",
         "category": 2,
         "category_name": "temporal",
         "evidence_turns": ("D2:1", "D10:1"),
+        "evidence_sessions": ("session_2", "session_10"),
+        "gold_evidence": "[1:56 pm on 8 May, 2023]\nAna: Look [shares a picture: a cat]\n\n[later]\nBen: Hello again",
     }
     assert tasks[1].meta["evidence_turns"] == ("D2:2",)
     dialogue = tasks[0].evidence
@@ -61,6 +66,10 @@ def test_a_conversation(write: Write) -> None:
     assert [turn.id for turn in dialogue.turns()] == ["D2:1", "D2:2", "D10:1"]
     assert [session.id for session in dialogue.before("session_10").sessions] == ["session_2"]
     assert tasks[1].evidence is dialogue
+    [first, _] = locomo(write(json.dumps([record()]), "x.json"), form="text")
+    assert first.evidence == (
+        "[1:56 pm on 8 May, 2023]\nAna: Look [shares a picture: a cat]\nBen: Nice\n\n[later]\nBen: Hello again"
+    )
 
 
 def test_splits_and_what_is_said_about_them(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,15 +13,9 @@ import pytest
 
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Task
-from memfactory.data.synthetic.ruler import (
-    TaskName,
-    estimated_tokens,
-    make_task,
-    read_sentences,
-    ruler,
-    token_counter,
-)
-from memfactory.data.synthetic.ruler_tasks import COMMON, COMMON_TIMES, TASKS, needs_essay
+from memfactory.data.synthetic.haystack import estimated_tokens, read_sentences, token_counter
+from memfactory.data.synthetic.ruler import ALL_TASKS, TaskName, make_task, ruler
+from memfactory.data.synthetic.ruler_tasks import COMMON, COMMON_TIMES, DEPTHS, TASKS, needs_essay
 from memfactory.data.synthetic.ruler_words import ADJECTIVES, NOUNS, names, parts_for
 from memfactory.metrics.ruler import string_match_all
 
@@ -43,8 +37,8 @@ def made(
 def solve(task: Task) -> list[str]:
     """Answers as somebody finds them who knows how the tasks are meant, and has the text and the question only."""
     text, question = task.evidence, task.question
-    if question.startswith("Find all variables"):
-        [known] = re.findall(r"\d+", question)
+    if question.startswith("Find all"):
+        [known] = re.findall(r"value (\d+)", question)
         found: list[str] = []
         for name, source in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", text):
             if source == known or source in found:
@@ -83,7 +77,7 @@ def test_lengths_are_exact_within_one_percent(task: str, count: Callable[[str], 
 
 def test_a_model_measures_with_its_own_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "essay.txt").write_text("Extraordinarily long words. " * 9)
-    count = token_counter("tiny")
+    count = token_counter("tiny", "ruler")
     one = ruler("niah_single_2", length=3000, size=1, haystack=str(tmp_path / "essay.txt"), tokenizer="tiny")[
         0
     ]
@@ -105,6 +99,12 @@ def test_the_published_numbers_of_needles_words_and_hops() -> None:
         assert made(task).evidence.count("One of the special magic") == needles, task
     assert len(made("niah_multivalue").answers) == len(made("niah_multiquery").answers) == 4
     assert made("niah_multikey_3").evidence.count("magic uuids") > 20
+    short = Counter(re.findall(r"\d+\. (\S+)", made("cwe", 2048).evidence))
+    assert (
+        sorted(short.values())[-COMMON - 1 :] == [1] + [6] * COMMON
+    )  # the published lists below 4096 tokens
+    assert len(DEPTHS) == 40 and (DEPTHS[0], DEPTHS[1], DEPTHS[20], DEPTHS[-1]) == (0, 3, 51, 100)
+    assert made("vt").question.startswith("Find all 5 variables")
     chain = re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", made("vt").evidence)
     assert len(chain) == 5 and all(later[1] == earlier[0] for earlier, later in pairwise(chain))
     counts = Counter(re.findall(r"\d+\. (\S+)", made("cwe").evidence))
@@ -146,7 +146,7 @@ def test_names_are_distinct_and_no_word_is_part_of_another() -> None:
 def test_an_essay_is_read_in_sentences(tmp_path: Path) -> None:
     path = tmp_path / "essay.txt"
     path.write_text("One here.  Two\nthere! " + "long " * 90)
-    assert [len(sentence.split()) for sentence in read_sentences(str(path))] == [2, 2, 40, 40, 10]
+    assert [len(sentence.split()) for sentence in read_sentences(str(path), "ruler")] == [2, 2, 40, 40, 10]
     one = ruler("niah_single_2", length=500, size=1, haystack=str(path))[0]
     assert "Two there!" in one.evidence and sorted(solve(one)) == sorted(one.answers)
 
@@ -155,11 +155,13 @@ def test_an_essay_is_read_in_sentences(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"task": "niah_single"}, "unknown task 'niah_single'; did you mean 'niah_single_"),
-        ({"task": "qa_1"}, "unknown task 'qa_1'"),
+        ({"task": "qa_1"}, "qa_1 needs SQuAD's own JSON; name it with questions"),
+        ({"task": "vt", "questions": "x.json"}, "vt makes its own questions; leave questions out"),
+        ({"task": "qa_2", "questions": "no.json"}, r"no\.json: no such data file"),
         ({"task": "niah_single_2"}, "niah_single_2 hides its needles in a text; name a file with haystack"),
         ({"task": "vt", "haystack": "x.txt"}, "vt makes its own text; leave haystack out"),
         ({"task": "niah_single_3", "haystack": "no.txt"}, "'no.txt' does not exist"),
-        ({"task": "cwe", "length": 500}, r"length 500 is too short: the task alone has \d+ tokens"),
+        ({"task": "cwe", "length": 100}, r"length 100 is too short: the task alone has \d+ tokens"),
         ({"length": -1}, "length -1 is too short"),
         ({"size": 0}, "size must be at least 1"),
         ({"tokenizer": "tinny"}, "tokenizer: no such model folder 'tinny'; did you mean 'tiny'"),
@@ -180,4 +182,4 @@ def test_a_haystack_without_text_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 def test_the_recipe_layer_knows_every_task() -> None:
-    assert get_args(TaskName) == TASKS
+    assert get_args(TaskName) == ALL_TASKS

@@ -7,7 +7,7 @@ import yaml
 
 from memfactory.assets import configs
 from memfactory.core.errors import BadInput
-from memfactory.data.synthetic.facts_traces import PROMPTS
+from memfactory.data.synthetic import dialogue_traces, facts_traces, reranking_traces
 from memfactory.recipe.load import load_recipe
 
 
@@ -23,6 +23,16 @@ def test_keys_left_over_from_another_component_name_the_way_out() -> None:
         load_recipe("memagent", ["data.train.type=jsonl", "data.train.path=tasks.jsonl"])
 
 
-def test_the_tiny_policy_was_trained_on_the_prompts_that_its_recipe_uses() -> None:
-    shipped = yaml.safe_load((configs() / "prompts" / "memagent_tiny.yaml").read_text())
-    assert shipped == dict(PROMPTS)
+@pytest.mark.parametrize(
+    ("name", "prompts"),
+    [
+        ("memagent_tiny", facts_traces.PROMPTS),
+        ("memory_r1_tiny", dialogue_traces.PROMPTS),
+        ("rmm/tiny", reranking_traces.PROMPTS),
+    ],
+)
+def test_the_tiny_policy_was_trained_on_the_prompts_that_its_recipes_use(
+    name: str, prompts: dict[str, str]
+) -> None:
+    shipped = yaml.safe_load((configs() / "prompts" / f"{name}.yaml").read_text())
+    assert {key: shipped[key] for key in prompts} == dict(prompts)

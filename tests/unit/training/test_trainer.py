@@ -243,10 +243,10 @@ def test_failed_rollouts_are_counted_unless_all_fail() -> None:
 
 def test_scores_of_an_evaluation_in_which_everything_failed_are_refused() -> None:
     settings = GroupSettings(tasks_per_step=1, group_size=2)
-    with pytest.raises(ServiceError, match="all 2 rollouts of evaluation set 'held' failed"):
+    with pytest.raises(ServiceError, match="2 of 2 rollouts of set 'held' are not finished"):
         rollout_source(["down"], settings)[0].evaluate("before", FakeLearner([]))
     scores = rollout_source(["a"], settings)[0].evaluate("before", FakeLearner([]))
-    assert scores["sets"]["held"]["errors"] == 0
+    assert scores["sets"]["held"]["failed"] == 0
 
 
 def test_sync_gives_the_sampler_the_learners_weights_and_version() -> None:

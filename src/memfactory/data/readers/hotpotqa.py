@@ -1,51 +1,24 @@
-"""HotpotQA's own distractor JSON (arXiv 1809.09600): a question, ten paragraphs, which of them matter."""
+"""HotpotQA's own distractor JSON (arXiv 1809.09600), and 2WikiMultihopQA's (2011.01060), which took its layout.
+
+A record is a question, about ten paragraphs and the facts that support the answer. The Hugging Face hub's Parquet
+files hold the same in columns (`{title: [...], sentences: [...]}`) or as JSON in strings: they are read as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data.files import Record, kind_of, require, require_answers, require_text
-from memfactory.data.tasks import FileConfig, load
+from memfactory.data.readers.paragraphs import Example, Paragraph, ParagraphsConfig, as_task
+from memfactory.data.tasks import load
 
 
-@dataclass(frozen=True)
-class Paragraph:
-    """One paragraph of Wikipedia; `gold` when the answer rests on it."""
-
-    title: str
-    text: str
-    gold: bool = False
-
-
-@dataclass(frozen=True)
-class Example:
-    """One question of HotpotQA with its paragraphs, in the file's order."""
-
-    id: str
-    question: str
-    answers: tuple[str, ...]
-    paragraphs: tuple[Paragraph, ...]
-    kind: str
-    level: str
-
-    @property
-    def gold(self) -> tuple[Paragraph, ...]:
-        """The paragraphs that the answer rests on."""
-        return tuple(paragraph for paragraph in self.paragraphs if paragraph.gold)
-
-
-@dataclass(frozen=True)
-class HotpotQAConfig(FileConfig):
-    """Fields of `hotpotqa`. `paragraphs` keeps so many of each question: the gold and the first others."""
-
-    paragraphs: int | None = None
-
-
-@register("data", "hotpotqa", config=HotpotQAConfig, source="HotpotQA, arXiv 1809.09600")
+@register("data", "hotpotqa", config=ParagraphsConfig, source="HotpotQA, arXiv 1809.09600")
 def hotpotqa(
     path: str,
     limit: int | None = None,
@@ -61,33 +34,44 @@ def hotpotqa(
     return load(parse, path, limit, offset, shuffle_seed)
 
 
+@register("data", "2wikimultihopqa", config=ParagraphsConfig, source="2WikiMultihopQA, arXiv 2011.01060")
+def two_wiki(
+    path: str,
+    limit: int | None = None,
+    offset: int = 0,
+    shuffle_seed: int | None = None,
+    paragraphs: int | None = None,
+) -> Sequence[Task]:
+    """2WikiMultihopQA's JSON: questions over ten paragraphs, two or four of which are needed."""
+
+    def parse(record: Record, where: str, default_id: str) -> Task:
+        return parse_two_wiki(record, where, default_id, paragraphs)
+
+    return load(parse, path, limit, offset, shuffle_seed)
+
+
 def parse_task(record: Record, where: str, default_id: str, paragraphs: int | None = None) -> Task:
-    """A record as a task; its evidence is the paragraphs' text. Raises `BadInput` naming place and field."""
-    example = parse_example(record, where, default_id)
-    kept = _keep(example, paragraphs, where)
-    meta = {
-        "type": example.kind,
-        "level": example.level,
-        "gold_titles": tuple(paragraph.title for paragraph in example.gold),
-        "gold_evidence": render(example.gold),
-        "paragraphs": len(kept),
-    }
-    return Task(example.id, example.question, render(kept), example.answers, meta)
+    """A record of HotpotQA as a task. Raises `BadInput` naming place and field."""
+    return as_task(parse_example(record, where, default_id), "hotpotqa", paragraphs, where)
+
+
+def parse_two_wiki(record: Record, where: str, default_id: str, paragraphs: int | None = None) -> Task:
+    """A record of 2WikiMultihopQA as a task. Raises `BadInput` naming place and field."""
+    return as_task(parse_example(record, where, default_id), "2wikimultihopqa", paragraphs, where)
 
 
 def parse_example(record: Record, where: str, default_id: str) -> Example:
-    """A record as an example. Raises `BadInput` naming place and field."""
-    gold = {_pair(item, "supporting_facts", where)[0] for item in _items(record, "supporting_facts", where)}
+    """A record of either benchmark as an example. Raises `BadInput` naming place and field."""
+    gold = {title for title, _ in _pairs(record, "supporting_facts", ("title", "sent_id"), where)}
     paragraphs = []
-    for item in _items(record, "context", where):
-        title, sentences = _pair(item, "context", where)
+    for title, sentences in _pairs(record, "context", ("title", "sentences", "content"), where):
         if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
             raise BadInput(f"{where}: the paragraph '{title}' in field 'context' must be a list of sentences")
-        paragraphs.append(Paragraph(title, "".join(sentences), title in gold))
+        paragraphs.append(Paragraph(title, _joined(sentences), title in gold))
     if not any(paragraph.gold for paragraph in paragraphs):
         raise BadInput(f"{where}: no paragraph in field 'context' has a title of field 'supporting_facts'")
     return Example(
-        id=str(record.get("_id", default_id)),
+        id=str(record.get("_id", record.get("id", default_id))),
         question=require_text(record, "question", where),
         answers=require_answers(record, "answer", where),
         paragraphs=tuple(paragraphs),
@@ -96,31 +80,33 @@ def parse_example(record: Record, where: str, default_id: str) -> Example:
     )
 
 
-def render(paragraphs: Sequence[Paragraph]) -> str:
-    """Paragraphs as one text, numbered from 1, title and text on their own lines, as in MemAgent's files."""
-    return "\n\n".join(f"Document {i}:\n{p.title}\n{p.text}" for i, p in enumerate(paragraphs, start=1))
+def _joined(sentences: Sequence[str]) -> str:
+    """Sentences as a paragraph: those of HotpotQA bring their own space, those of 2WikiMultihopQA do not."""
+    spaced = any(sentence[:1].isspace() for sentence in sentences[1:])
+    return ("" if spaced else " ").join(sentences)
 
 
-def _keep(example: Example, paragraphs: int | None, where: str) -> tuple[Paragraph, ...]:
-    if paragraphs is None:
-        return example.paragraphs
-    if paragraphs < len(example.gold):
-        raise BadInput(
-            f"{where}: paragraphs={paragraphs} cannot hold its {len(example.gold)} gold paragraphs"
-        )
-    room = paragraphs - len(example.gold)
-    others = [i for i, paragraph in enumerate(example.paragraphs) if not paragraph.gold][:room]
-    return tuple(p for i, p in enumerate(example.paragraphs) if p.gold or i in others)
-
-
-def _items(record: Record, key: str, where: str) -> list[object]:
+def _pairs(record: Record, key: str, columns: Sequence[str], where: str) -> list[tuple[str, Any]]:
+    """The pairs of a field: a list of them, a mapping of columns, or either as JSON in a string."""
     value = require(record, key, where)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise BadInput(f"{where}: field '{key}' is a string that is not JSON") from None
+    if isinstance(value, Mapping):
+        held = [value[name] for name in columns if name in value]
+        if len(held) != 2 or not all(isinstance(column, list) for column in held):
+            raise BadInput(f"{where}: field '{key}' must hold the columns {' and '.join(columns[:2])}")
+        if len(held[0]) != len(held[1]):
+            raise BadInput(f"{where}: the columns of field '{key}' have different lengths")
+        value = [list(pair) for pair in zip(*held, strict=True)]
     if not isinstance(value, list) or not value:
         raise BadInput(f"{where}: field '{key}' must be a list that is not empty, not {kind_of(value)}")
-    return value
+    return [_pair(item, key, where) for item in value]
 
 
-def _pair(item: object, key: str, where: str) -> tuple[str, object]:
+def _pair(item: object, key: str, where: str) -> tuple[str, Any]:
     if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
         raise BadInput(f"{where}: field '{key}' must hold pairs that begin with a title")
     return item[0], item[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
 from memfactory.core.types import Task
-from memfactory.data.dialogue import Dialogue, Memory, Session, Turn
+from memfactory.data.dialogue import Dialogue, Form, Memory, Session, Turn
 from memfactory.data.files import Record, kind_of, open_records, require, require_answers, require_text
 from memfactory.data.tasks import FileConfig, LazySequence, choose
 
@@ -69,9 +70,13 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class LocomoConfig(FileConfig):
-    """Fields of `locomo`. `split` is train (conv-26), validation (conv-30), test (the others) or all."""
+    """Fields of `locomo`. `split` is train (conv-26), validation (conv-30), test (the others) or all.
+
+    `form: text` gives agents that read texts the whole conversation as one.
+    """
 
     split: str = "all"
+    form: Form = "dialogue"
 
 
 @register("data", "locomo", config=LocomoConfig, source="LoCoMo, arXiv 2402.17753")
@@ -81,6 +86,7 @@ def locomo(
     offset: int = 0,
     shuffle_seed: int | None = None,
     split: str = "all",
+    form: str = "dialogue",
 ) -> Sequence[Task]:
     """LoCoMo: questions about conversations of many sessions, split by conversation as in Memory-R1."""
     if split not in SPLITS:
@@ -93,7 +99,12 @@ def locomo(
     if not tasks:
         raise BadInput(f"{path}: holds no question of split '{split}'")
     order = choose(len(tasks), path, limit, offset, shuffle_seed)
-    return LazySequence(len(order), lambda index: tasks[order[index]])
+
+    def task(index: int) -> Task:
+        held = tasks[order[index]]
+        return dataclasses.replace(held, evidence=held.evidence.in_form(form))
+
+    return LazySequence(len(order), task)
 
 
 def read_conversations(path: str) -> tuple[Conversation, ...]:
@@ -210,10 +221,13 @@ def _task(question: object, where: str, dialogue: Dialogue, number: int, known: 
         evidence=dialogue,
         answers=require_answers(question, "answer", where),
         meta={
+            "benchmark": "locomo",
+            "metric": "locomo",
+            "group": CATEGORIES[category],
             "conversation": dialogue.id,
             "category": category,
             "category_name": CATEGORIES[category],
-            "evidence_turns": tuple(turn_id for turn_id in named if turn_id in known),
+            **dialogue.gold([turn_id for turn_id in named if turn_id in known]),
         },
     )
 

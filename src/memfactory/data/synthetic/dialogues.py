@@ -23,10 +23,12 @@ from memfactory.data.synthetic.vocabulary import NAMES
 
 PET = "pet"
 SINGLE = ("home", "job", "music", "colour")
+KINDS_SAID = (*SINGLE, PET)
 QUESTIONS = ("value", "count", "when")
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _FIRST_DAY = datetime.date(2023, 5, 1)
 _MOST_PETS = 6
+_MOST_ATTEMPTS = 50
 _MONTHS = ("January February March April May June July August September October November December").split()
 
 #: By kind: how a value is stated first, changed, taken back, and said again.
@@ -75,13 +77,16 @@ ASK_WHEN = {
     "colour": "On which day did {n} say that {n} likes {v}?",
     PET: "On which day did {n} get the {v}?",
 }
-#: What is true of somebody, as an ideal memory says it.
+#: What is true of somebody as an ideal memory says it: in sentences, or in the few words of the tiny policy's notes.
 REMEMBERED = {
-    "home": "{n} lives in {v}.",
-    "job": "{n} works as a {v}.",
-    "music": "{n} plays the {v}.",
-    "colour": "{n}'s favourite colour is {v}.",
-    PET: "{n} has a {v}.",
+    "sentence": {
+        "home": "{n} lives in {v}.",
+        "job": "{n} works as a {v}.",
+        "music": "{n} plays the {v}.",
+        "colour": "{n}'s favourite colour is {v}.",
+        PET: "{n} has a {v}.",
+    },
+    "words": {kind: f"{{n}} {kind} {{v}}" for kind in KINDS_SAID},
 }
 SMALL_TALK = (
     "How are you?",
@@ -123,25 +128,39 @@ class World:
         self.events: list[Event] = []
 
     def say(self, session: int) -> Event:
-        """The next event: something new, or a change, an end or a repetition of what is true."""
+        """The next event: something new, or a change, an end or a repetition of what is true.
+
+        Nobody speaks twice of the same kind in one session, as long as there is something else to say.
+        """
+        spoken = {(event.name, event.kind) for event in self.events if event.session == session}
+        attempt = 0
         while True:
+            attempt += 1
             name = self.rng.choice(self.names)
             kind = self.rng.choice((*SINGLE, PET, PET))
+            if (name, kind) in spoken and attempt <= _MOST_ATTEMPTS:
+                continue
             event = self._pet(name, session) if kind == PET else self._single(name, kind, session)
             if event is not None:
                 self.events.append(event)
                 return event
 
-    def true_now(self) -> list[tuple[str, Event]]:
-        """What is true of the speakers, as sentences, each with the event that made it true; in that order."""
+    def holds(self, event: Event) -> bool:
+        """Whether what the event says is still true."""
+        if event.kind == PET:
+            return event.value in self.pets[event.name]
+        return self.values[event.name, event.kind] == event.value
+
+    def about(self, name: str, kind: str) -> tuple[Event, ...]:
+        """Everything that a person said of one kind."""
+        return tuple(event for event in self.events if (event.name, event.kind) == (name, kind))
+
+    def true_now(self, form: str) -> list[tuple[str, Event]]:
+        """What is true of the speakers, in a form of `REMEMBERED`, with the events that made it so, in their order."""
         begun = {}
         for event in self.events:
-            if event.action in ("state", "change"):
-                true = event.value in self.pets[event.name]
-                if event.kind != PET:
-                    true = self.values[event.name, event.kind] == event.value
-                if true:
-                    begun[REMEMBERED[event.kind].format(n=event.name, v=event.value)] = event
+            if event.action in ("state", "change") and self.holds(event):
+                begun[REMEMBERED[form][event.kind].format(n=event.name, v=event.value)] = event
         return list(begun.items())
 
     def _single(self, name: str, kind: str, session: int) -> Event | None:
@@ -189,6 +208,21 @@ class World:
         return Event(name, kind, action, value, old, session, text)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question about what is true at the end: its kind, its text, the answers that count, and what it is about.
+
+    `value` is the value that a question of kind `when` names; `events` are those on which the answer rests.
+    """
+
+    kind: str
+    text: str
+    answers: tuple[str, ...]
+    about: tuple[str, str]
+    value: str
+    events: tuple[Event, ...]
+
+
 def make_dialogue_task(
     index: int,
     *,
@@ -198,12 +232,13 @@ def make_dialogue_task(
     facts_per_session: int = 2,
     small_talk: int = 2,
     question: str = "any",
+    remembered: str = "sentence",
 ) -> Task:
     """Make one dialogue with one question about it; `question` is value, count, when or any of them.
 
-    `meta` has the kind of question, what it is about, and the turns on which the answer rests. Each session knows what
-    is true after it (`Session.after`), which says nothing of what was true before. When nobody has said anything with a
-    single value, a question about one becomes a question for a count.
+    `meta` has the kind of question, what it is about, and the turns on which the answer rests. When there is nothing of
+    the kind to ask about, a question about a value or a day becomes a question for a count. Each session knows
+    what is true after it (`Session.after`), in the form `remembered` (sentence or words).
     """
     if sessions < 1 or facts_per_session < 1 or small_talk < 0:
         raise ValueError(
@@ -211,56 +246,68 @@ def make_dialogue_task(
         )
     if question not in ("any", *QUESTIONS):
         raise ValueError(f"unknown question {question!r}; known: any, {', '.join(QUESTIONS)}")
+    if remembered not in REMEMBERED:
+        raise ValueError(f"remembered must be {' or '.join(REMEMBERED)}, not {remembered!r}")
     rng = random.Random(
         f"dialogues|{seed}|{split}|{index}|{sessions}|{facts_per_session}|{small_talk}|{question}"
     )
     names = rng.sample(NAMES, 2)
     world = World(rng, names, split)
-    days = _days(rng, sessions)
+    days = session_days(rng, sessions)
     said: dict[str, Event] = {}
     held = []
     for number in range(1, sessions + 1):
-        lines: list[tuple[str, str, Event | None]] = []
-        for _ in range(facts_per_session):
-            event = world.say(number)
-            lines.append((event.name, event.text, event))
-        for _ in range(small_talk):  # between the facts, whose order stays
-            lines.insert(rng.randint(0, len(lines)), (rng.choice(names), rng.choice(SMALL_TALK), None))
         turns = []
+        lines = draw_lines(rng, world, number, facts_per_session, small_talk)
         for place, (name, text, told) in enumerate(lines, start=1):
             turns.append(Turn(f"D{number}:{place}", name, text))
             if told is not None:
                 said[turns[-1].id] = told
-        after = tuple(_memory(text, event, said, days) for text, event in world.true_now())
+        after = tuple(_memory(text, event, said, days) for text, event in world.true_now(remembered))
         held.append(Session(f"session_{number}", days[number - 1], tuple(turns), after))
     name = f"dialogues-{split}-s{seed}-{sessions}x{facts_per_session}-{index}"
+    asked = draw_question(rng, world, days, question)
+    dialogue = Dialogue(name, tuple(names), tuple(held))
+    meta = {
+        "benchmark": "dialogues",
+        "group": asked.kind,
+        "question_kind": asked.kind,
+        "about": asked.about,
+        "split": split,
+        **dialogue.gold([turn for turn, told in said.items() if told in asked.events]),
+    }
+    return Task(name, asked.text, dialogue, asked.answers, meta)
+
+
+def draw_lines(
+    rng: random.Random, world: World, session: int, facts: int, small_talk: int
+) -> list[tuple[str, str, Event | None]]:
+    """What is said in a session: speaker, text, and the event if it is one; small talk stands between the facts."""
+    lines: list[tuple[str, str, Event | None]] = []
+    for _ in range(facts):
+        event = world.say(session)
+        lines.append((event.name, event.text, event))
+    for _ in range(small_talk):
+        lines.insert(rng.randint(0, len(lines)), (rng.choice(world.names), rng.choice(SMALL_TALK), None))
+    return lines
+
+
+def draw_question(rng: random.Random, world: World, days: Sequence[str], question: str = "any") -> Asked:
+    """Ask about what is true now. A day is asked of facts that still hold: a bank need not know what was."""
     kind = rng.choice(QUESTIONS) if question == "any" else question
-    if kind == "value" and not world.values:
+    current = [event for event in world.events if event.action in ("state", "change") and world.holds(event)]
+    if (kind == "value" and not world.values) or (kind == "when" and not current):
         kind = "count"
-    asked, answers, about, turn_ids = _ask(rng, kind, world, said, days)
-    return Task(
-        id=name,
-        question=asked,
-        evidence=Dialogue(name, tuple(names), tuple(held)),
-        answers=answers,
-        meta={"question_kind": kind, "about": about, "evidence_turns": turn_ids, "split": split},
-    )
-
-
-def _ask(
-    rng: random.Random, kind: str, world: World, said: dict[str, Event], days: Sequence[str]
-) -> tuple[str, tuple[str, ...], tuple[str, str], tuple[str, ...]]:
-    """Question, answers, whom and what it is about, and the turns that matter for it."""
     if kind == "when":
-        event = rng.choice([event for event in world.events if event.action in ("state", "change")])
-        asked = ASK_WHEN[event.kind].format(n=event.name, v=event.value)
-        turns = tuple(turn for turn, told in said.items() if told is event)
-        return asked, (days[event.session - 1],), (event.name, event.kind), turns
+        event = rng.choice(current)
+        text = ASK_WHEN[event.kind].format(n=event.name, v=event.value)
+        about = (event.name, event.kind)
+        return Asked(kind, text, (days[event.session - 1],), about, event.value, (event,))
     if kind == "count":
         name = rng.choice([name for name in world.names if world.said.get((name, PET))] or world.names)
         count = len(world.pets[name])
         words = (NUMBERS[count], str(count)) if count else ("none", "0", "zero")
-        return ASK_COUNT.format(n=name), words, (name, PET), _turns(said, name, PET)
+        return Asked(kind, ASK_COUNT.format(n=name), words, (name, PET), "", world.about(name, PET))
     # Whoever changed something is asked about first: that is what an old value would give away.
     changed = [
         (e.name, e.kind) for e in world.events if e.kind in SINGLE and e.action in ("change", "retract")
@@ -268,7 +315,7 @@ def _ask(
     name, what = rng.choice(changed or list(world.values))
     value = world.values[name, what]
     answers = (value,) if value else ("none", "nothing", "nowhere", "no job")
-    return ASK_VALUE[what].format(n=name), answers, (name, what), _turns(said, name, what)
+    return Asked(kind, ASK_VALUE[what].format(n=name), answers, (name, what), "", world.about(name, what))
 
 
 def _memory(text: str, event: Event, said: dict[str, Event], days: Sequence[str]) -> Memory:
@@ -276,11 +323,7 @@ def _memory(text: str, event: Event, said: dict[str, Event], days: Sequence[str]
     return Memory(text, f"session_{event.session}", days[event.session - 1], sources=sources)
 
 
-def _turns(said: dict[str, Event], name: str, kind: str) -> tuple[str, ...]:
-    return tuple(turn for turn, event in said.items() if (event.name, event.kind) == (name, kind))
-
-
-def _days(rng: random.Random, sessions: int) -> list[str]:
+def session_days(rng: random.Random, sessions: int) -> list[str]:
     """A day for each session, one to nine days apart, written like `3 May 2023`."""
     day, days = _FIRST_DAY, []
     for _ in range(sessions):

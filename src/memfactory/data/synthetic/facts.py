@@ -55,10 +55,14 @@ class Fact:
 
 @dataclass(frozen=True)
 class Section:
-    """A piece of text of a fixed number of tokens, and the facts it states, in the order of the text."""
+    """A piece of text of a fixed number of tokens, and the facts it states, in the order of the text.
+
+    `stated` are the sentences that state them, one for each.
+    """
 
     text: str
     facts: tuple[Fact, ...]
+    stated: tuple[str, ...] = ()
 
 
 def split_of(name: str, value: str) -> str:
@@ -119,8 +123,11 @@ def make_section(
         sentences.append((None, pattern))
         room -= count
     rng.shuffle(sentences)
+    told = [(fact, text) for fact, text in sentences if fact is not None]
     return Section(
-        " ".join(text for _, text in sentences), tuple(fact for fact, _ in sentences if fact is not None)
+        " ".join(text for _, text in sentences),
+        tuple(fact for fact, _ in told),
+        tuple(text for _, text in told),
     )
 
 
@@ -148,12 +155,15 @@ def make_task(
     others = [name for name in NAMES if name not in people]
     known: dict[tuple[str, str], Fact] = {}
     texts: list[str] = []
+    gold: list[str] = []
     for number in range(sections):
         here = [fact for fact, place in zip(needed, places, strict=True) if place == number]
         for name in rng.sample(others, facts_per_section - len(here)):
             fact = draw_fact(rng, name, split)
             here.append(known.setdefault((name, fact.kind), fact))
-        texts.append(make_section(rng, here, section_tokens=section_tokens, others=others).text)
+        section = make_section(rng, here, section_tokens=section_tokens, others=others)
+        texts.append(section.text)
+        gold += [text for fact, text in zip(section.facts, section.stated, strict=True) if fact in needed]
     return {
         "id": f"facts-{split}-s{seed}-{sections}x{section_tokens}-{index}",
         "question": make_question(needed),
@@ -165,6 +175,8 @@ def make_task(
             "sections": sections,
             "facts": sections * facts_per_section,
             "split": split,
+            "benchmark": "facts",
+            "gold_evidence": " ".join(gold),
         },
     }
 

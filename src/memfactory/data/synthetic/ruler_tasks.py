@@ -1,6 +1,8 @@
 """RULER's tasks (arXiv 2404.06654) as texts that can be made of any length: what is hidden, and in what.
 
-A `Draft` is one task before its length is known: `text(n)` holds all that matters and `n` units of haystack.
+Checked against the benchmark's public repository (NVIDIA/RULER, `scripts/synthetic.yaml` and
+`scripts/data/synthetic`): its numbers of needles, hops and repetitions, depths, and wording of needles.
+The two tasks over other people's questions are in `ruler_qa`.
 """
 
 from __future__ import annotations
@@ -10,30 +12,24 @@ import math
 import random
 import string
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from memfactory.data.synthetic.haystack import Draft, placed
 from memfactory.data.synthetic.ruler_words import names, parts_for
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 HOPS = 4
 COMMON, COMMON_TIMES, OTHER_TIMES = 10, 30, 3
+#: Below this length the published lists repeat words less often, so that there is room for others.
+SHORT, SHORT_COMMON_TIMES, SHORT_OTHER_TIMES = 4096, 6, 1
+#: Needles stand in essays at different ones of these depths, in percent.
+DEPTHS = tuple(round(100 * i / 39) for i in range(40))
 CODED_LETTERS, CODED_ASKED, DOTS = 6, 3, "..."
 _NEEDLE = "One of the special magic {kind} for {key} is: {value}."
-#: No unit of a haystack of needles or words is shorter, in tokens; bounds how many names can be needed.
-_SHORTEST_NEEDLE, _SHORTEST_WORD = 9, 9
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A task of any length. `padding(n)` are words that lengthen `text(n)` by less than a unit."""
-
-    question: str
-    answers: tuple[str, ...]
-    evidence: str | None
-    text: Callable[[int], str]
-    padding: Callable[[int], Iterator[str]]
+#: No needle and no word of a numbered list is shorter, in tokens; bounds how many names can be needed.
+_SHORTEST_NEEDLE, _SHORTEST_WORD = 9, 3
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,8 @@ def _niah(spec: Niah, rng: random.Random, length: int, essay: Sequence[str]) -> 
     chosen = [next(keys) for _ in range(spec.keys)]
     needles = [(key, next(values)) for key in chosen for _ in range(spec.values)]
     lines = [_NEEDLE.format(kind=spec.value, key=key, value=value) for key, value in needles]
-    depths = [rng.random() for _ in lines]
+    essay_depths = [depth / 100 for depth in rng.sample(DEPTHS, len(lines))]
+    depths = essay_depths if spec.haystack == "essay" else [rng.random() for _ in lines]
     asked = rng.sample(chosen, spec.asked)
     order = sorted(
         (i for i, (key, _) in enumerate(needles) if key in asked), key=lambda i: asked.index(needles[i][0])
@@ -109,7 +106,7 @@ def _niah(spec: Niah, rng: random.Random, length: int, essay: Sequence[str]) -> 
         question=_ask(spec, asked),
         answers=tuple(needles[i][1] for i in order),
         evidence="\n".join(lines[i] for i in order),
-        text=lambda n: between.join(_placed(units(n), lines, depths)),
+        text=lambda n: between.join(placed(units(n), lines, depths)),
         padding=padding,
     )
 
@@ -132,25 +129,27 @@ def _vt(rng: random.Random, length: int) -> Draft:
     lines = [f"VAR {name} = {source}" for name, source in zip(variables, sources, strict=False)]
     depths = sorted(rng.random() for _ in lines)
     return Draft(
-        question=f"Find all variables that are assigned the value {value} in the text.",
+        # The published prompt says how many there are, in the beginning of the answer that it gives the model.
+        question=f"Find all {HOPS + 1} variables that are assigned the value {value} in the text above.",
         answers=tuple(variables),
         evidence="\n".join(lines),
-        text=lambda n: "\n".join(_placed([NOISE] * n, lines, depths)),
+        text=lambda n: "\n".join(placed([NOISE] * n, lines, depths)),
         padding=lambda n: itertools.cycle(NOISE.split()),
     )
 
 
 def _cwe(rng: random.Random, length: int) -> Draft:
-    """A numbered list of words: ten of them stand in it 30 times each, the others three times."""
-    words = names(rng, parts_for(length // _SHORTEST_WORD + COMMON))
+    """A numbered list of words: ten of them stand in it 30 times each, the others three times (6 and 1 if short)."""
+    often, seldom = (SHORT_COMMON_TIMES, SHORT_OTHER_TIMES) if length < SHORT else (COMMON_TIMES, OTHER_TIMES)
+    words = names(rng, parts_for(length // (_SHORTEST_WORD * seldom) + COMMON))
     common = [next(words) for _ in range(COMMON)]
     others: list[str] = []
     seed = rng.getrandbits(64)
 
     def text(n: int) -> str:
-        while len(others) * OTHER_TIMES < n:
+        while len(others) * seldom < n:
             others.append(next(words))
-        listed = common * COMMON_TIMES + [word for word in others for _ in range(OTHER_TIMES)][:n]
+        listed = common * often + [word for word in others for _ in range(seldom)][:n]
         random.Random(f"{seed}|{n}").shuffle(listed)
         return " ".join(f"{number}. {word}" for number, word in enumerate(listed, start=1))
 
@@ -181,17 +180,6 @@ def _fwe(rng: random.Random, length: int) -> Draft:
 
 
 _FEWEST_CODES = 100
-
-
-def _placed(units: Sequence[str], lines: Sequence[str], depths: Sequence[float]) -> list[str]:
-    """Units of haystack with each line put in at its depth (a share of the text); equal places keep their order."""
-    placed: list[str] = []
-    done = 0
-    for depth, line in sorted(zip(depths, lines, strict=True), key=lambda pair: pair[0]):
-        place = int(depth * (len(units) + 1))
-        placed += [*units[done:place], line]
-        done = place
-    return [*placed, *units[done:]]
 
 
 def _values(kind: str, rng: random.Random, length: int) -> Iterator[str]:

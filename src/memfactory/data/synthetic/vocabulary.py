@@ -137,12 +137,26 @@ SIGNS: tuple[str, ...] = (
     "}]", "]}", "{", "}", "[", "]", "(", ")", "\"", "'", "'s", ".", ",", "?", "!", ":", ";", "-", "+", "=", "/", "#", "*", "%", "$", "&", "_", "<", ">", "|",
 )  # fmt: skip
 
-#: One token: a sign (longest first), a number of up to three digits, or a word.
+#: Pieces of the memory bank's replies, each one token, so that a reply costs few of them.
+REPLY_SIGNS: tuple[str, ...] = (
+    '{"facts":["', '{"facts":[]}', '{"operations":[{"text":"', '","op":"', '","id":"', '"},{"text":"', '"}]}',
+)  # fmt: skip
+#: What dialogues and the memory bank need besides: words, ids of memories, years.
+DIALOGUE_WORDS: tuple[str, ...] = (
+    *REPLY_SIGNS,
+    *"Memories Lunch See Work boring hear learning left".split(),
+    *(f"m{number}" for number in range(1, 100)),
+    *(str(year) for year in range(2020, 2030)),
+)
+
+#: One token: a sign (longest first), an id, a year, a number of up to three digits, or a word.
 TOKEN = re.compile(
     "|".join(
-        re.escape(sign) for sign in sorted(SIGNS, key=len, reverse=True) if len(sign) > 1 and sign != "'s"
+        re.escape(sign)
+        for sign in sorted((*SIGNS, *REPLY_SIGNS), key=len, reverse=True)
+        if len(sign) > 1 and sign != "'s"
     )
-    + r"|'s\b|[0-9]{1,3}|[A-Za-z]+(?:_[a-z]+)*|[^\sA-Za-z0-9]"
+    + r"|'s\b|\bm[1-9][0-9]?\b|\b202[0-9]\b|[0-9]{1,3}|[A-Za-z]+(?:_[a-z]+)*|[^\sA-Za-z0-9]"
 )
 
 
@@ -162,4 +176,5 @@ def all_words() -> list[str]:
     patterns += [q[0].upper() + q[1:] for q in QUESTIONS.values()]
     spoken = [w for p in patterns for w in words_of(re.sub(r"\{[nmv]\}", " ", p))]
     listed = [*NAMES, *(v for values in VALUES.values() for v in values), *SIGNS, *spoken, *RESERVED]
-    return list(dict.fromkeys([*listed, *(str(number) for number in range(1000))]))
+    # Later words come last: the tokens of a policy that was trained without them stay what they are.
+    return list(dict.fromkeys([*listed, *(str(number) for number in range(1000)), *DIALOGUE_WORDS]))
