@@ -14,7 +14,8 @@ from memfactory.data.tasks import LazySequence
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """`parts` are named sources; `shares` says how much of each (any scale), left out: all the same.
+    """`parts` are named sources; `shares` says how much of each (any scale; 0 and left out: nothing),
+    without any all are the same.
 
     `size` items in all; without it as many as the parts have together.
     """
@@ -34,9 +35,9 @@ def mixture(
     size: int | None = None,
     seed: int = 0,
 ) -> Sequence[Any]:
-    """Items of several sources, mixed by share; each source is gone through in order, again from its start at its end.
+    """Items of several sources, mixed by share; a source is gone through again when it ends.
 
-    Item `i` is a function of (seed, i). Raises `BadInput` for shares that name no part or are not positive.
+    Item `i` is a function of (seed, i). Raises `BadInput` for shares that name no part, are negative or all 0.
     """
     shares = shares or dict.fromkeys(parts, 1.0)
     if not parts:
@@ -44,8 +45,10 @@ def mixture(
     for name, share in shares.items():
         if name not in parts:
             raise BadInput(f"data 'mixture': shares names '{name}', parts has {', '.join(parts)}")
-        if share <= 0:
-            raise BadInput(f"data 'mixture': shares.{name} must be above 0; leave the part out instead")
+        if share < 0:
+            raise BadInput(f"data 'mixture': shares.{name} must not be negative")
+    if not sum(shares.values()):
+        raise BadInput("data 'mixture': shares are all 0")
     names = list(shares)
     weights = [shares[name] for name in names]
 

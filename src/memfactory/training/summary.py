@@ -140,7 +140,7 @@ def _png_plot(curve: Sequence[tuple[int, float]], name: str, path: Path) -> None
 
 
 def _example(run: RunFolder, metric: str) -> str:
-    """The same held-out task before and after: what the memory held, block by block."""
+    """The same held-out task before and after: what the memory held, step by step."""
     paths = [run.path / "evaluation" / f"{label}.json" for label in ("before", "after")]
     if not all(path.exists() for path in paths):
         return ""
@@ -158,7 +158,8 @@ def _example_text(was: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     lines = [f"Question: {new['question']}", f"Gold answer: {' or '.join(new['golds'])}"]
     for label, prediction in (("before", was), ("after", new)):
         lines.append(f"Memory {label} training:")
-        lines += [f"  block {i}: {memory}" for i, memory in enumerate(prediction["memories"], start=1)]
+        for number, memory in enumerate(prediction["memories"], start=1):
+            lines.append(f"  step {number}: {memory.replace(chr(10), ' | ')}")
         lines.append(f"  answer: {prediction['reply']}")
     return "\n".join(lines)
 

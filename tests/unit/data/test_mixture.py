@@ -35,7 +35,8 @@ def test_without_shares_all_parts_are_alike_and_the_size_is_their_sum() -> None:
     [
         ({}, {}, "parts names no source"),
         (PARTS, {"c": 1.0}, "shares names 'c', parts has a, b"),
-        (PARTS, {"a": 0.0}, r"shares\.a must be above 0"),
+        (PARTS, {"a": -1.0}, r"shares\.a must not be negative"),
+        (PARTS, {"a": 0.0}, "shares are all 0"),
     ],
 )
 def test_bad_shares(parts: dict[str, list[object]], shares: dict[str, float], message: str) -> None:
