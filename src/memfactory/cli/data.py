@@ -141,7 +141,26 @@ def facts(
     typer.echo(f"{output}: {written} tasks")
 
 
-from memfactory.cli.running import Overrides, RecipeName
+@app.command("banks")
+def banks(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path,
+        typer.Option("--output", metavar="FILE.jsonl", help="The file of banks; an unfinished one goes on."),
+    ] = Path("banks.jsonl"),
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first dialogues of data.train.")
+    ] = None,
+) -> int:
+    """Let a recipe's agent read its training dialogues once, and keep its memories after each session."""
+    from rich.console import Console
+
+    from memfactory.commands.banks import make_banks
+    from memfactory.recipe.load import load_recipe
+
+    composed = load_recipe(recipe, overrides or (), command="infer")
+    return make_banks(composed, output, Console(stderr=True), limit)
 
 
 @app.command("list")

@@ -13,17 +13,7 @@ import pytest
 from memfactory.core.errors import BadInput
 from memfactory.data.make import make_tasks
 from memfactory.data.readers.jsonl import jsonl
-from memfactory.data.synthetic.babi import (
-    FACTS,
-    GIVERS,
-    LABELS,
-    PEOPLE,
-    PLACES,
-    TASKS,
-    THINGS,
-    Story,
-    make_story,
-)
+from memfactory.data.synthetic.babi import FACTS, GIVERS, LABELS, PEOPLE, PLACES, TASKS, THINGS, Story, make_story
 from memfactory.data.synthetic.babilong import NOISE, TaskName, babilong
 from memfactory.data.synthetic.haystack import estimated_tokens
 from memfactory.metrics.babilong import score
@@ -145,7 +135,11 @@ def test_stories_are_of_all_kinds_and_lengths() -> None:
 def test_lengths_are_exact_and_the_facts_stand_in_order(task: str, length: int) -> None:
     for made in babilong(task, length=length, size=3):
         assert 0.99 * length <= estimated_tokens(made.evidence) <= length
-        facts = [sentence for sentence in re.findall(r"[A-Z][^.]*\.", made.evidence) if sentence not in NOISE]
+        facts = [
+            sentence
+            for sentence in re.findall(r"[A-Z][^.]*\.", made.evidence)
+            if sentence not in NOISE
+        ]
         assert len(facts) == made.meta["facts"]
         assert read(facts, made.question) == {made.answers[0]}
         assert all(line in made.evidence for line in made.meta["gold_evidence"].split("\n"))

@@ -73,9 +73,7 @@ def test_a_chat(write: Write) -> None:
 def test_which_utterances_are_asked_for(write: Write) -> None:
     path = write([record("a"), record("b"), record("a")])
     assert [task.id for task in msc(path)] == ["a-s2-t2", "b-s2-t2", "a-s2#2-t2"]
-    assert [(task.id, task.answers[0]) for task in msc(path, turns="first")][:1] == [
-        ("a-s2-t1", "It broke down.")
-    ]
+    assert [(task.id, task.answers[0]) for task in msc(path, turns="first")][:1] == [("a-s2-t1", "It broke down.")]
     every = msc(path, turns="all", limit=3)
     assert [task.id for task in every] == ["a-s2-t1", "a-s2-t2", "b-s2-t1"]
     assert every[1] == msc(path)[0]

@@ -154,10 +154,7 @@ def _ask_before(world: World, rng: random.Random) -> Asked | None:
     """A carried thing came to a place, for the only time: where was it just before?"""
     known: list[Asked] = []
     for thing in THINGS:
-        taken, came = (
-            None,
-            [],
-        )  # who has it since when, and its arrivals: (fact, fact of the place before, taken)
+        taken, came = None, []  # who has it since when, and its arrivals: (fact, fact of the place before, taken)
         for i, event in enumerate(world.events):
             if event.thing == thing:
                 taken = i if event.kind == "get" else None
@@ -209,11 +206,7 @@ def _ask_gift(world: World, rng: random.Random) -> Asked | None:
                 gift.whom,
                 [(j, g.whom) for j, g in gifts if (g.who, g.thing) == (gift.who, gift.thing)],
             ),
-            (
-                f"Who gave the {gift.thing}?",
-                gift.who,
-                [(j, g.who) for j, g in gifts if g.thing == gift.thing],
-            ),
+            (f"Who gave the {gift.thing}?", gift.who, [(j, g.who) for j, g in gifts if g.thing == gift.thing]),
             (
                 f"Who received the {gift.thing}?",
                 gift.whom,
@@ -239,9 +232,7 @@ def _directions(rng: random.Random) -> Story:
     rng.shuffle(facts)
     word, there = rng.choice(((axis[0], 0), (axis[1], 2)))
     question = f"What is {word} of the {line[1]}?"
-    if (
-        rng.random() < 0.5
-    ):  # the same relation, said from the middle: it lies on the other side of its neighbour
+    if rng.random() < 0.5:  # the same relation, said from the middle: it lies on the other side of its neighbour
         word, there = rng.choice(((axis[0], 2), (axis[1], 0)))
         question = f"What is the {line[1]} {word} of?"
     support = next(i for i, (_, first) in enumerate(facts) if first == min(there, 1))
@@ -250,9 +241,7 @@ def _directions(rng: random.Random) -> Story:
 
 def _last_move(events: Sequence[Event], who: str, until: int) -> int | None:
     """The number of somebody's last move before event `until`."""
-    return next(
-        (i for i in range(until - 1, -1, -1) if events[i].kind == "move" and events[i].who == who), None
-    )
+    return next((i for i in range(until - 1, -1, -1) if events[i].kind == "move" and events[i].who == who), None)
 
 
 def _sentence(event: Event, rng: random.Random) -> str:
