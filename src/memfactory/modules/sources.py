@@ -19,6 +19,4 @@ def supporting_turns(text: str, session: Session) -> tuple[str, ...]:
     wanted = set(words(text))
     scores = [sum(1 / turns_with[word] for word in sorted(wanted & turn)) for turn in spoken]
     best = max(scores, default=0.0)
-    return tuple(
-        turn.id for turn, score in zip(session.turns, scores, strict=True) if score >= best - 1e-9
-    )
+    return tuple(turn.id for turn, score in zip(session.turns, scores, strict=True) if score >= best - 1e-9)
