@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from memfactory.commands.banking import open_keeper
-from memfactory.commands.memories import change_lines, counted, item_line, say
+from memfactory.commands.memories import counted, item_line, say
 from memfactory.core.errors import BadInput, TaskError, UserError, did_you_mean
 from memfactory.inference.keeper import Keeper, Reply, Taken, is_question, is_statement
 from memfactory.inference.options import InferOptions
@@ -102,9 +102,8 @@ class Chat:
             say(self.errors, f"(stopped{kept})")
         except UserError as error:
             self.failed = True
-            say(self.errors, f"error: {' '.join(str(error).split())}")
-            if isinstance(error, TaskError):
-                return
+            given_up = "; this was not remembered" * isinstance(error, TaskError)
+            say(self.errors, f"error: {' '.join(str(error).split())}{given_up}")
             if len(self.keeper.pending):
                 say(self.errors, "what you said is kept and enters the bank with your next message")
 
@@ -136,7 +135,7 @@ class Chat:
         say(self.console, self.last.text or "(no answer)")
 
     def _show(self, taken: Taken) -> None:
-        for line in change_lines(taken.changes) or ["(nothing new to remember)"]:
+        for line in taken.changes or ["(nothing new to remember)"]:
             say(self.console, f"  {line}")
 
     def _memory(self, words: str) -> None:
@@ -158,10 +157,10 @@ class Chat:
         if not wanted:
             raise BadInput("/forget needs the id of a memory, such as m3; /memory lists them")
         for item_id in wanted:
-            gone = self._wait(self.keeper.forget(item_id), "forgetting")
+            gone = self.runner.run(self.keeper.forget(item_id))
             say(self.console, f"  - [{gone.id}] {gone.text}")
 
-    def _why(self, _: str) -> None:
+    def _why(self, nothing: str) -> None:
         if self.last is None:
             say(self.console, "  (nothing was asked yet)")
             return
@@ -181,7 +180,7 @@ class Chat:
         self.speaker = " ".join(name.split())
         say(self.console, f"  you are {self.speaker}")
 
-    def _help(self, _: str) -> None:
+    def _help(self, nothing: str) -> None:
         say(
             self.console,
             "  What you tell is remembered; what ends in a question mark is answered from memory.",
@@ -191,7 +190,7 @@ class Chat:
             say(self.console, f"  {f'/{name} {usage}':{width}}  {meaning}")
         say(self.console, f"  {'Ctrl-C':{width}}  stop what is being done for the last message")
 
-    def _quit(self, _: str) -> None:
+    def _quit(self, nothing: str) -> None:
         self.over = True
 
     def _wait(self, work: Coroutine[Any, Any, T], doing: str) -> T:

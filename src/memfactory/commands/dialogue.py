@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from memfactory.commands.banking import open_keeper
-from memfactory.commands.memories import change_lines, counted, memory_line, say
+from memfactory.commands.memories import counted, memory_line, say
 from memfactory.commands.results import json_for, unanswered
 from memfactory.core.errors import BadInput, ServiceError, TaskError, did_you_mean
 from memfactory.core.files import disk_errors
@@ -116,8 +116,7 @@ async def _read(
                 taken = await keeper.read(part.session, part.note)
             except TaskError as error:
                 raise TaskError(
-                    f"{options.input}: session '{part.session.id}': {error}; the {part.number - 1} sessions before it "
-                    "are in the bank"
+                    f"{options.input}: {error}; the {part.number - 1} sessions before it are in the bank"
                 ) from error
             bar.advance(watched)
             if options.show_memory and not options.json and options.output is None:
@@ -128,7 +127,7 @@ async def _read(
 
 def _show(taken: Taken, part: Part, console: Console) -> None:
     say(console, f"[session {part.number} of {part.total}: {part.session.id}] {part.session.time}".rstrip())
-    for line in change_lines(taken.changes) or ["(nothing changed)"]:
+    for line in taken.changes or ["(nothing changed)"]:
         say(console, f"  {line}")
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
-from memfactory.inference.keeper import Change
 from memfactory.memory.item import MemoryItem
 
 
@@ -23,20 +20,6 @@ def memory_line(item_id: str, time: str, text: str) -> str:
 def item_line(item: MemoryItem) -> str:
     """A memory on one line."""
     return memory_line(item.id, item.updated_time, item.text)
-
-
-def change_lines(changes: Sequence[Change]) -> list[str]:
-    """`+` for what is new, `~` for what was changed (and from what), `-` for what is gone."""
-    lines = []
-    for change in changes:
-        if change.after is None and change.before is not None:
-            lines.append(f"- [{change.before.id}] {change.before.text}")
-        elif change.after is not None and change.before is None:
-            lines.append(f"+ [{change.after.id}] {change.after.text}")
-        elif change.after is not None and change.before is not None:
-            was = f" (was: {change.before.text})" if change.before.text != change.after.text else ""
-            lines.append(f"~ [{change.after.id}] {change.after.text}{was}")
-    return lines
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

@@ -30,6 +30,15 @@ class Change:
     before: MemoryItem | None
     after: MemoryItem | None
 
+    def __str__(self) -> str:
+        """`+` a new memory, `~` a changed one (and from what), `-` one that is gone."""
+        if self.after is None:
+            return f"- [{self.before.id}] {self.before.text}" if self.before is not None else ""
+        if self.before is None:
+            return f"+ [{self.after.id}] {self.after.text}"
+        was = f" (was: {self.before.text})" if self.before.text != self.after.text else ""
+        return f"~ [{self.after.id}] {self.after.text}{was}"
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -127,7 +136,10 @@ class Keeper:
         Raises `TaskError`, and leaves the bank as it was, for a session that the model cannot read.
         """
         async with self._turn:
-            return await self._read(session, "read", note)
+            try:
+                return await self._read(session, "read", note)
+            except TaskError as error:
+                raise TaskError(f"session '{session.id}': {error}") from error
 
     async def ask(self, question: str, name: str | None = None) -> Reply:
         """Answer a question from the bank. `name` tells questions apart whose draws must be repeatable."""

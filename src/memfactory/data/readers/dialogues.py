@@ -117,7 +117,7 @@ def _turns(records: Records) -> Dialogue:
         last = name
         turns = sessions.setdefault(name, [])
         times[name] = times.get(name) or time
-        turn_id = _text(record, "id", where) or f"{len(sessions)}:{len(turns) + 1}"
+        turn_id = _text(record, "id", where) or f"{name if named else len(sessions)}:{len(turns) + 1}"
         if turn_id in places:
             raise BadInput(f"{where}: turn id '{turn_id}' was used before, at {places[turn_id]}")
         places[turn_id] = where
