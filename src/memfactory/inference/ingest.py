@@ -7,6 +7,7 @@ the note and the memories agree, and no session is read twice.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,4 +55,8 @@ def parts_left(dialogue: Dialogue, bank: MemoryBank) -> list[Part]:
 
 def _digest(sessions: Sequence[Session]) -> str:
     """Eight digits that tell the content of sessions from any other."""
-    return hashlib.blake2b(repr(tuple(sessions)).encode("utf-8", "replace"), digest_size=4).hexdigest()
+    content = [
+        [session.id, session.time, [[t.id, t.speaker, t.text, t.caption] for t in session.turns]]
+        for session in sessions
+    ]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=4).hexdigest()
