@@ -187,9 +187,14 @@ def test_banks_that_cannot_be_used_are_one_line(chat: Any, here: Path) -> None:
     refused("install a newer memfactory")
     refused("is a file; a memory bank is a folder", "--bank", "talk.yaml")
     refused("is no memory bank", "--bank", ".")
-    refused("leave --bank and --conversation out", "--bank", "b", "agent=memagent", "prompts=memagent")
     refused("--conversation chooses", "--conversation", "x")
     refused("--json and --output are for answers", "--json")
+
+
+def test_an_agent_without_a_bank_refuses_what_is_for_banks(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--bank", "--conversation"):
+        assert run(["infer", "memagent", option, "b"]) == 2
+        assert "agent 'memagent' keeps no memory bank" in capsys.readouterr().err
 
 
 def test_a_dialogue_file_is_read_and_asked_about(

@@ -115,9 +115,8 @@ async def _read(
             try:
                 taken = await keeper.read(part.session, part.note)
             except TaskError as error:
-                raise TaskError(
-                    f"{options.input}: {error}; the {part.number - 1} sessions before it are in the bank"
-                ) from error
+                before = counted(part.number - 1, "session")
+                raise TaskError(f"{options.input}: {error}; {before} before it in the bank") from error
             bar.advance(watched)
             if options.show_memory and not options.json and options.output is None:
                 _show(taken, part, console)
