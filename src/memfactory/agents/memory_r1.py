@@ -26,6 +26,7 @@ from memfactory.modules.extractors import Extractor, Fact
 from memfactory.modules.managers import Manager
 from memfactory.modules.operations import KINDS, Plan, carry_out, settle
 from memfactory.modules.retrievers import Retriever, retrieve_per_speaker
+from memfactory.modules.sources import supporting_turns
 
 _ERRORS_KEPT = 20
 
@@ -215,7 +216,8 @@ class MemoryR1:
         )
         plan = settle(ordered, bank, related, self.manager.on_error)
         vectors = await self.retriever.vectors(plan.texts)
-        carry_out(plan, bank, vectors, session=session.id, time=session.time)
+        sources = {text: supporting_turns(text, session) for text in plan.texts}
+        carry_out(plan, bank, vectors, session=session.id, time=session.time, sources=sources)
         notes.note("manager", not plan.malformed, plan.errors)
         _count(plan, notes)
 

@@ -11,7 +11,7 @@ import typer
 
 from memfactory.core.errors import BadInput
 from memfactory.evaluation.options import DEFAULT_RECIPE, EvalOptions
-from memfactory.inference.options import InferOptions
+from memfactory.inference.options import InferOptions, check_options
 
 if TYPE_CHECKING:
     from memfactory.recipe.load import Recipe
@@ -145,10 +145,12 @@ def infer(
     overrides: Overrides = None,
     input: Annotated[
         str | None,
-        typer.Option("--input", "-i", metavar="FILE", help="The text to read; - is standard input."),
+        typer.Option(
+            "--input", "-i", metavar="FILE", help="The text to read (- is standard input), or the dialogue."
+        ),
     ] = None,
     question: Annotated[
-        list[str] | None, typer.Option("--question", "-q", help="A question about the text; may be repeated.")
+        list[str] | None, typer.Option("--question", "-q", help="A question about it; may be repeated.")
     ] = None,
     tasks: Annotated[
         Path | None,
@@ -162,11 +164,27 @@ def infer(
         bool, typer.Option("--show-memory", help="Print the memory after every block.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            "--bank", metavar="PATH", help="The memory bank's folder (default: banks/<recipe name>)."
+        ),
+    ] = None,
+    conversation: Annotated[
+        str | None,
+        typer.Option("--conversation", metavar="ID", help="Which dialogue of the file; 'all' for every one."),
+    ] = None,
+    speaker: Annotated[
+        str, typer.Option("--speaker", metavar="NAME", help="Your name in the chat.")
+    ] = "User",
     output_dir: OutputDir = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
 ) -> int:
-    """Read a text and answer questions about it, or do every task of a file."""
+    """Read a text and answer questions about it, or do every task of a file.
+
+    An agent with a memory bank reads a dialogue into its bank, answers from it, or chats if nothing is asked.
+    """
     asked = InferOptions(
         input=input,
         questions=tuple(question or ()),
@@ -174,9 +192,19 @@ def infer(
         output=output,
         show_memory=show_memory,
         json=json,
+        bank=bank,
+        conversation=conversation,
+        speaker=speaker,
     )
     if not print_config:
         _check(asked)
+
+    def check(composed: Recipe) -> None:
+        from memfactory.agents.base import keeps_bank
+        from memfactory.core import registry
+
+        agent = registry.get("agent", composed.schema.agent["type"])
+        check_options(asked, agent.name, keeps_bank=keeps_bank(agent.build))
 
     def start(composed: Recipe) -> int:
         from rich.console import Console
@@ -185,22 +213,18 @@ def infer(
 
         return run(composed, asked, Console(), Console(stderr=True))
 
-    return _run("infer", recipe, overrides, output_dir, dry_run, print_config, start)
+    return _run("infer", recipe, overrides, output_dir, dry_run, print_config, start, check)
 
 
 def _check(asked: InferOptions) -> None:
+    """What is wrong whatever the agent is."""
     if asked.tasks is not None:
         if asked.input is not None or asked.questions:
             raise BadInput("--tasks brings its own texts and questions; leave --input and --question out")
         if not asked.tasks.is_file():
             raise BadInput(f"{asked.tasks}: no such file; --tasks takes a JSON Lines file of tasks")
-        return
-    if asked.input is None:
-        raise BadInput("nothing to read: give --input FILE (or -) with --question, or --tasks FILE.jsonl")
-    if not asked.questions:
-        raise BadInput("nothing to answer: give --question '...'")
-    if asked.input != "-" and not Path(asked.input).exists():
-        raise BadInput(f"{asked.input}: no such file; --input takes a text file, or - for standard input")
+    elif asked.input not in (None, "-") and not Path(str(asked.input)).exists():
+        raise BadInput(f"{asked.input}: no such file; --input takes a file, or - for standard input")
 
 
 def _run(
@@ -211,6 +235,7 @@ def _run(
     dry_run: bool,
     print_config: bool,
     start: Callable[[Recipe], int],
+    check: Callable[[Recipe], None] = lambda composed: None,
 ) -> int:
     from memfactory.recipe.load import load_recipe
 
@@ -220,6 +245,7 @@ def _run(
     if print_config:
         sys.stdout.write(composed.annotated_yaml())
         return 0
+    check(composed)
     if dry_run:
         from rich.console import Console
 
