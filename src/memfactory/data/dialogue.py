@@ -79,7 +79,7 @@ class Dialogue:
             yield from session.turns
 
     def quote(self, turn_ids: Collection[str]) -> str:
-        """The text of these turns alone, in order, each session's time before its turns; unknown ids are passed over."""
+        """The text of these turns alone, in order, with each session's time; unknown ids are passed over."""
         wanted = set(turn_ids)
         parts = []
         for session in self.sessions:

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from memfactory.core.errors import BadInput
-from memfactory.data.files import open_records
 from memfactory.core.types import Task
+from memfactory.data.files import open_records
 from memfactory.data.readers.hotpotqa import parse_example
 from memfactory.data.readers.musique import parse_musique_example
 from memfactory.data.readers.paragraphs import Example, Paragraph, render
 from memfactory.data.tasks import Parse, choose, parse_at
 from memfactory.data.write import writer_for
-
 
 #: Benchmarks whose questions can be put among more paragraphs, and how their records are read.
 LONG: Mapping[str, Parse[Example | None]] = {

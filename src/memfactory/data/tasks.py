@@ -53,7 +53,11 @@ class LazySequence(Sequence[T], Generic[T]):
 
 
 def load(
-    parse: Parse[T | None], path: str, limit: int | None = None, offset: int = 0, shuffle_seed: int | None = None
+    parse: Parse[T | None],
+    path: str,
+    limit: int | None = None,
+    offset: int = 0,
+    shuffle_seed: int | None = None,
 ) -> Sequence[T]:
     """Check every record of a file, and return the chosen ones as a lazy sequence.
 

@@ -13,8 +13,6 @@ def score(prediction: str, golds: Sequence[str], question: str, labels: Sequence
     """
     said = prediction.lower().split(".")[0]
     asked = question.lower()
-    named = {
-        label.lower() for label in labels if label.lower() in said and label.lower() not in asked
-    }
+    named = {label.lower() for label in labels if label.lower() in said and label.lower() not in asked}
     wanted = [golds] if isinstance(golds, str) else golds
     return float(any(named == {gold.lower()} for gold in wanted))

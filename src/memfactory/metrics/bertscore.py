@@ -44,6 +44,7 @@ def bert_score(
         best[place] = max(best[place], float(value))
     return best
 
+
 def _scorer(model: str, layers: int | None, batch_size: int, device: str) -> Any:
     try:
         from bert_score import BERTScorer

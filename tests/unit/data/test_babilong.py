@@ -13,7 +13,17 @@ import pytest
 from memfactory.core.errors import BadInput
 from memfactory.data.make import make_tasks
 from memfactory.data.readers.jsonl import jsonl
-from memfactory.data.synthetic.babi import FACTS, GIVERS, LABELS, PEOPLE, PLACES, TASKS, THINGS, Story, make_story
+from memfactory.data.synthetic.babi import (
+    FACTS,
+    GIVERS,
+    LABELS,
+    PEOPLE,
+    PLACES,
+    TASKS,
+    THINGS,
+    Story,
+    make_story,
+)
 from memfactory.data.synthetic.babilong import NOISE, TaskName, babilong
 from memfactory.data.synthetic.haystack import estimated_tokens
 from memfactory.metrics.babilong import score
@@ -54,9 +64,8 @@ def read(sentences: tuple[str, ...] | list[str], question: str) -> set[str]:
         for what, who in carries.items():
             if who in person:
                 thing[what] = person[who]
-        if found := _LEFT.fullmatch(sentence):
-            if found[1] in person:
-                thing[found[2]] = person[found[1]]
+        if (found := _LEFT.fullmatch(sentence)) and found[1] in person:
+            thing[found[2]] = person[found[1]]
         for what, place in thing.items():
             held = visits.setdefault(what, [])
             if held[-1:] != [place]:
@@ -135,11 +144,7 @@ def test_stories_are_of_all_kinds_and_lengths() -> None:
 def test_lengths_are_exact_and_the_facts_stand_in_order(task: str, length: int) -> None:
     for made in babilong(task, length=length, size=3):
         assert 0.99 * length <= estimated_tokens(made.evidence) <= length
-        facts = [
-            sentence
-            for sentence in re.findall(r"[A-Z][^.]*\.", made.evidence)
-            if sentence not in NOISE
-        ]
+        facts = [sentence for sentence in re.findall(r"[A-Z][^.]*\.", made.evidence) if sentence not in NOISE]
         assert len(facts) == made.meta["facts"]
         assert read(facts, made.question) == {made.answers[0]}
         assert all(line in made.evidence for line in made.meta["gold_evidence"].split("\n"))

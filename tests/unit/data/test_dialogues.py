@@ -9,7 +9,7 @@ import pytest
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Task
 from memfactory.data.dialogue import Dialogue, Turn
-from memfactory.data.sources import dialogues
+from memfactory.data.sources import dialogues, facts
 from memfactory.data.synthetic.dialogues import NUMBERS, PET, SAYINGS
 from memfactory.data.synthetic.facts import split_of
 from memfactory.data.synthetic.vocabulary import VALUES
@@ -120,3 +120,20 @@ def test_the_turns_that_matter_are_turns_of_the_dialogue() -> None:
 def test_bad_options_are_one_line(options: dict[str, object], named: str) -> None:
     with pytest.raises(BadInput, match=named):
         dialogues(**options)  # type: ignore[arg-type]
+
+
+def test_gold_evidence_is_the_turns_that_the_answer_rests_on() -> None:
+    for task in dialogues(split="train", sessions=3, size=20):
+        turns = {turn.id: turn.text for turn in task.evidence.turns()}
+        gold = task.meta.get("gold_evidence", "")
+        assert all(turns[turn] in gold for turn in task.meta["evidence_turns"])
+        assert gold.count("\n[") + gold.startswith("[") == len(task.meta["evidence_sessions"])
+
+
+def test_gold_evidence_of_the_reading_task_is_the_sentences_of_the_needed_facts() -> None:
+    for task in facts(split="heldout", size=30):
+        gold = task.meta["gold_evidence"]
+        sentences = gold.split(". ")
+        assert len(sentences) == len(task.meta["needed"])
+        assert all(sentence.rstrip(".") in task.evidence for sentence in sentences)
+        assert all(name in gold and value in gold for name, _, value in task.meta["needed"])

@@ -73,7 +73,9 @@ def test_a_chat(write: Write) -> None:
 def test_which_utterances_are_asked_for(write: Write) -> None:
     path = write([record("a"), record("b"), record("a")])
     assert [task.id for task in msc(path)] == ["a-s2-t2", "b-s2-t2", "a-s2#2-t2"]
-    assert [(task.id, task.answers[0]) for task in msc(path, turns="first")][:1] == [("a-s2-t1", "It broke down.")]
+    assert [(task.id, task.answers[0]) for task in msc(path, turns="first")][:1] == [
+        ("a-s2-t1", "It broke down.")
+    ]
     every = msc(path, turns="all", limit=3)
     assert [task.id for task in every] == ["a-s2-t1", "a-s2-t2", "b-s2-t1"]
     assert every[1] == msc(path)[0]
@@ -130,9 +132,10 @@ WILD = st.recursive(
 @given(field=st.sampled_from(sorted(record())), value=WILD)
 @settings(max_examples=150, deadline=None)
 def test_wild_records_are_read_or_refused_in_one_line(field: str, value: Any) -> None:
+    message = "f.txt:1"
     try:
         chat = parse_chat(json.loads(json.dumps(record(**{field: value}))), "f.txt:1", "d")
-    except BadInput as error:
-        assert str(error).startswith("f.txt:1") and "\n" not in str(error)
-    else:
         assert chat.task(1).answers[0]
+    except BadInput as error:
+        message = str(error)
+    assert message.startswith("f.txt:1") and "\n" not in message

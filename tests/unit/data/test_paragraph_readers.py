@@ -62,7 +62,9 @@ def test_musique(write: Write) -> None:
     assert task.answers == ("answer 2", "alias 2")
     assert task.meta["group"] == "3hop"
     assert task.meta["gold_titles"] == ("Title 2.1", "Title 2.3", "Title 2.4")
-    assert task.meta["gold_evidence"].startswith("Document 1:\nTitle 2.1\nText 2.1.\n\nDocument 2:\nTitle 2.3")
+    assert task.meta["gold_evidence"].startswith(
+        "Document 1:\nTitle 2.1\nText 2.1.\n\nDocument 2:\nTitle 2.3"
+    )
     assert task.evidence.count("Document ") == 6 and "Document 6:\nTitle 2.5\nText 2.5." in task.evidence
     few = musique(write(records), paragraphs=4)[0]
     assert few.meta["paragraphs"] == 4 and "Title 0.5" not in few.evidence and "Title 0.0" in few.evidence
@@ -105,7 +107,9 @@ def test_two_wiki(write: Write) -> None:
     [task] = two_wiki(write(json.dumps([two_wiki_record()]), "dev.json"))
     assert (task.id, task.answers, task.meta["group"]) == ("w0", ("answer 0",), "bridge_comparison")
     assert task.meta["benchmark"] == "2wikimultihopqa"
-    assert task.meta["gold_evidence"] == "Document 1:\nT0.0\nOne 0.0. Two.\n\nDocument 2:\nT0.2\nOne 0.2. Two."
+    assert (
+        task.meta["gold_evidence"] == "Document 1:\nT0.0\nOne 0.0. Two.\n\nDocument 2:\nT0.2\nOne 0.2. Two."
+    )
 
 
 def test_the_layouts_of_the_hub_are_the_same_questions(write: Write) -> None:

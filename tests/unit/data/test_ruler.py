@@ -100,7 +100,9 @@ def test_the_published_numbers_of_needles_words_and_hops() -> None:
     assert len(made("niah_multivalue").answers) == len(made("niah_multiquery").answers) == 4
     assert made("niah_multikey_3").evidence.count("magic uuids") > 20
     short = Counter(re.findall(r"\d+\. (\S+)", made("cwe", 2048).evidence))
-    assert sorted(short.values())[-COMMON - 1 :] == [1] + [6] * COMMON  # the published lists below 4096 tokens
+    assert (
+        sorted(short.values())[-COMMON - 1 :] == [1] + [6] * COMMON
+    )  # the published lists below 4096 tokens
     assert len(DEPTHS) == 40 and (DEPTHS[0], DEPTHS[1], DEPTHS[20], DEPTHS[-1]) == (0, 3, 51, 100)
     assert made("vt").question.startswith("Find all 5 variables")
     chain = re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", made("vt").evidence)

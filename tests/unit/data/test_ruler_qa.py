@@ -27,11 +27,19 @@ def squad(articles: int = 6, paragraphs: int = 5) -> dict[str, Any]:
     """Two questions a paragraph, the second without an answer; every paragraph says which it is."""
 
     def paragraph(a: int, p: int) -> dict[str, Any]:
-        answers = [{"text": f"secret-{a}-{p}", "answer_start": 0}, {"text": f"secret-{a}-{p}", "answer_start": 0}]
+        answers = [
+            {"text": f"secret-{a}-{p}", "answer_start": 0},
+            {"text": f"secret-{a}-{p}", "answer_start": 0},
+        ]
         return {
             "context": f"Paragraph {a}.{p} has secret-{a}-{p}. {FILLER}.",
             "qas": [
-                {"question": f"What has {a}.{p}?", "id": f"{a}{p}", "answers": answers, "is_impossible": False},
+                {
+                    "question": f"What has {a}.{p}?",
+                    "id": f"{a}{p}",
+                    "answers": answers,
+                    "is_impossible": False,
+                },
                 {"question": "Nothing?", "id": f"{a}{p}x", "answers": [], "is_impossible": True},
             ],
         }
@@ -87,7 +95,9 @@ def test_a_small_file_is_gone_through_again_but_the_answer_stays_single(squad_fi
     assert estimated_tokens(task.evidence) >= 19_800
 
 
-def test_places_are_drawn_for_each_question_and_tasks_are_functions_of_their_arguments(squad_file: str) -> None:
+def test_places_are_drawn_for_each_question_and_tasks_are_functions_of_their_arguments(
+    squad_file: str,
+) -> None:
     def places(seed: int) -> list[int]:
         tasks = ruler("qa_1", length=2000, size=30, seed=seed, questions=squad_file)
         return [next(i for i, d in enumerate(documents(t)) if t.answers[0] in d) for t in tasks]
@@ -147,7 +157,10 @@ def change(path: list[Any], value: Any) -> Any:
         (change(["data"], None), r"squad\.json: no field 'data'"),
         (change(["data"], {}), r"squad\.json: field 'data' must be a list, not an object"),
         (change(["data"], []), r"squad\.json: field 'data' is empty"),
-        (change(["data", 0, "paragraphs", 1], 3), r"squad\.json\.data\[0\]\.paragraphs\[1\]: expected an object"),
+        (
+            change(["data", 0, "paragraphs", 1], 3),
+            r"squad\.json\.data\[0\]\.paragraphs\[1\]: expected an object",
+        ),
         (
             change(["data", 0, "paragraphs", 1, "context"], None),
             r"squad\.json\.data\[0\]\.paragraphs\[1\]: no field 'context'",

@@ -33,10 +33,15 @@ def test_with_a_small_model() -> None:
     assert package is not None and package.origin is not None
     model = str(Path(package.origin).parent / "model")
     same, near, far = bert_score(
-        ["a cat sat", "hello", "hello"], [["a cat sat"], ["hi there"], ["stock markets fell"]], model=model, layers=5
+        ["a cat sat", "hello", "hello"],
+        [["a cat sat"], ["hi there"], ["stock markets fell"]],
+        model=model,
+        layers=5,
     )
     assert same == pytest.approx(1.0, abs=1e-4) and same > near > far
-    assert bert_score(["hello"], [["stock markets fell", "hi there"]], model=model, layers=5) == [pytest.approx(near)]
+    assert bert_score(["hello"], [["stock markets fell", "hi there"]], model=model, layers=5) == [
+        pytest.approx(near)
+    ]
     with pytest.raises(BadInput, match="no layer is known for the model"):
         bert_score(["a"], [["b"]], model=model)
 

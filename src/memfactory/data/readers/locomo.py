@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -102,7 +101,7 @@ def locomo(
 
     def task(index: int) -> Task:
         held = tasks[order[index]]
-        return dataclasses.replace(held, evidence=held.evidence.in_form(form))
+        return replace(held, evidence=held.evidence.in_form(form))
 
     return LazySequence(len(order), task)
 

@@ -30,7 +30,7 @@ def memfactory_json(
 def hotpotqa_long(
     path: str, limit: int | None = None, offset: int = 0, shuffle_seed: int | None = None
 ) -> Sequence[Task]:
-    """HotpotQA-long: MemAgent's Parquet, or JSON as `memfactory data make hotpotqa-long` (or musique-long) writes it."""
+    """HotpotQA-long: MemAgent's Parquet, or JSON as `memfactory data make hotpotqa-long` (musique-long) writes it."""
     return load(parse_hotpotqa_long, path, limit, offset, shuffle_seed)
 
 

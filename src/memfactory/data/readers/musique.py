@@ -43,9 +43,7 @@ def parse_musique_example(record: Record, where: str, default_id: str) -> Exampl
         return None
     listed = require(record, "paragraphs", where)
     if not isinstance(listed, list) or not listed:
-        raise BadInput(
-            f"{where}: field 'paragraphs' must be a list that is not empty, not {kind_of(listed)}"
-        )
+        raise BadInput(f"{where}: field 'paragraphs' must be a list that is not empty, not {kind_of(listed)}")
     paragraphs = tuple(_paragraph(item, f"{where}.paragraphs[{i}]") for i, item in enumerate(listed))
     if not any(paragraph.gold for paragraph in paragraphs):
         raise BadInput(f"{where}: no paragraph has 'is_supporting': true (a test file has no gold)")

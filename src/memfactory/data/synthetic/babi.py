@@ -27,7 +27,7 @@ THINGS = ("apple", "football", "milk")
 PEOPLE = ("Daniel", "John", "Mary", "Sandra")
 GIVERS = ("Bill", "Fred", "Jeff", "Mary")
 #: What an answer can be, by task: BABILong's score looks for these words in a reply.
-LABELS = {task: PLACES for task in TASKS[:4]} | {"qa5": (*GIVERS, *THINGS)}
+LABELS = dict.fromkeys(TASKS[:4], PLACES) | {"qa5": (*GIVERS, *THINGS)}
 #: How many facts a story has, least and most: BABILong keeps stories of about such lengths.
 FACTS = {"qa1": (2, 10), "qa2": (4, 30), "qa3": (6, 32), "qa5": (3, 30)}
 
@@ -154,7 +154,10 @@ def _ask_before(world: World, rng: random.Random) -> Asked | None:
     """A carried thing came to a place, for the only time: where was it just before?"""
     known: list[Asked] = []
     for thing in THINGS:
-        taken, came = None, []  # who has it since when, and its arrivals: (fact, fact of the place before, taken)
+        taken, came = (
+            None,
+            [],
+        )  # who has it since when, and its arrivals: (fact, fact of the place before, taken)
         for i, event in enumerate(world.events):
             if event.thing == thing:
                 taken = i if event.kind == "get" else None
@@ -206,7 +209,11 @@ def _ask_gift(world: World, rng: random.Random) -> Asked | None:
                 gift.whom,
                 [(j, g.whom) for j, g in gifts if (g.who, g.thing) == (gift.who, gift.thing)],
             ),
-            (f"Who gave the {gift.thing}?", gift.who, [(j, g.who) for j, g in gifts if g.thing == gift.thing]),
+            (
+                f"Who gave the {gift.thing}?",
+                gift.who,
+                [(j, g.who) for j, g in gifts if g.thing == gift.thing],
+            ),
             (
                 f"Who received the {gift.thing}?",
                 gift.whom,
@@ -232,7 +239,9 @@ def _directions(rng: random.Random) -> Story:
     rng.shuffle(facts)
     word, there = rng.choice(((axis[0], 0), (axis[1], 2)))
     question = f"What is {word} of the {line[1]}?"
-    if rng.random() < 0.5:  # the same relation, said from the middle: it lies on the other side of its neighbour
+    if (
+        rng.random() < 0.5
+    ):  # the same relation, said from the middle: it lies on the other side of its neighbour
         word, there = rng.choice(((axis[0], 2), (axis[1], 0)))
         question = f"What is the {line[1]} {word} of?"
     support = next(i for i, (_, first) in enumerate(facts) if first == min(there, 1))
@@ -241,7 +250,9 @@ def _directions(rng: random.Random) -> Story:
 
 def _last_move(events: Sequence[Event], who: str, until: int) -> int | None:
     """The number of somebody's last move before event `until`."""
-    return next((i for i in range(until - 1, -1, -1) if events[i].kind == "move" and events[i].who == who), None)
+    return next(
+        (i for i in range(until - 1, -1, -1) if events[i].kind == "move" and events[i].who == who), None
+    )
 
 
 def _sentence(event: Event, rng: random.Random) -> str:

@@ -99,9 +99,7 @@ def token_counter(tokenizer: str | None, component: str) -> Count:
     try:
         return _counter_of(tokenizer)
     except BadInput as error:
-        raise BadInput(
-            f"data '{component}': tokenizer: {str(error).removeprefix('model.path: ')}"
-        ) from error
+        raise BadInput(f"data '{component}': tokenizer: {str(error).removeprefix('model.path: ')}") from error
 
 
 @cache

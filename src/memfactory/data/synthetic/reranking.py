@@ -169,16 +169,17 @@ def make_reranking_task(
         held.append(Session(f"session_{number + 1}", days[number], turns))
     name = f"reranking-{split}-s{seed}-{sessions}x{turns_per_session}-{asides}-{index}"
     evidence = held[scene.right // turns_per_session].turns[scene.right % turns_per_session]
+    dialogue = Dialogue(name, speakers, tuple(held))
     return Task(
         id=name,
         question=scene.question,
-        evidence=Dialogue(name, speakers, tuple(held)),
+        evidence=dialogue,
         answers=(scene.answer,),
         meta={
             "question_kind": scene.fact.kind,
             "about": (scene.fact.name, scene.fact.kind),
-            "evidence_turns": (evidence.id,),
             "split": split,
+            **dialogue.gold((evidence.id,)),
         },
     )
 

@@ -90,9 +90,7 @@ def ruler(
     count = token_counter(tokenizer, "ruler")
 
     def make(index: int) -> Task:
-        return make_task(
-            index, task=task, length=length, seed=seed, count=count, essay=essay, source=source
-        )
+        return make_task(index, task=task, length=length, seed=seed, count=count, essay=essay, source=source)
 
     return generated("ruler", size, make)
 

@@ -140,9 +140,7 @@ def _vt(rng: random.Random, length: int) -> Draft:
 
 def _cwe(rng: random.Random, length: int) -> Draft:
     """A numbered list of words: ten of them stand in it 30 times each, the others three times (6 and 1 if short)."""
-    often, seldom = (
-        (SHORT_COMMON_TIMES, SHORT_OTHER_TIMES) if length < SHORT else (COMMON_TIMES, OTHER_TIMES)
-    )
+    often, seldom = (SHORT_COMMON_TIMES, SHORT_OTHER_TIMES) if length < SHORT else (COMMON_TIMES, OTHER_TIMES)
     words = names(rng, parts_for(length // (_SHORTEST_WORD * seldom) + COMMON))
     common = [next(words) for _ in range(COMMON)]
     others: list[str] = []
