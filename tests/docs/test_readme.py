@@ -52,6 +52,19 @@ def plan(command: str) -> None:
     assert run([*shlex.split(command)[1:], "--dry-run"]) == 0
 
 
+def one_run(command: str) -> None:
+    """A report of several runs, with the first alone: there is only one here."""
+    program, name, first, _, *rest = shlex.split(command)
+    assert program == "memfactory"
+    assert run([name, first, *rest]) == 0
+
+
+def no_terminal(command: str) -> None:
+    """`view` takes over the terminal; without one it says so. test_terminal.py presses its keys."""
+    assert run(shlex.split(command)[1:]) == 2
+    assert run([*shlex.split(command)[1:-1], "no/such/run"]) == 2
+
+
 def make(command: str) -> None:
     """The target is in the Makefile and its prerequisites can be made; running it is the business of CI."""
     shutil.which("make") or pytest.skip("make is not installed")
@@ -175,6 +188,12 @@ TABLE: dict[str, Callable[[str], None]] = {
         *(f"~data.eval.qa{number}" for number in (2, 3, 4, 5)),
         "data.eval.qa1.length=200",
     ),
+    # looking at runs; several runs are the business of test_page.py
+    "memfactory report runs/memagent": full(),
+    "memfactory report runs/memagent runs/memagent-seed1 --output compare.html": one_run,
+    "memfactory view runs/memagent": no_terminal,
+    "memfactory train memagent tracker=tensorboard": plan,
+    "memfactory train memagent tracker=wandb tracker.mode=offline": config,
     # reading; where weights would have to be converted the tiny policy takes their place, where they would have to be
     # downloaded the recipe is only composed
     "memfactory infer memagent model.path=runs/memagent/final --input text.txt "
