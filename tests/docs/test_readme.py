@@ -285,6 +285,16 @@ TABLE: dict[str, Callable[[str], None]] = {
     "--output data/hotpotqa_long/eval_50.parquet": full(),
     "memfactory data make hotpotqa-long --source hotpot_dev_distractor_v1.json --paragraphs 100 --limit 128 "
     "--output data/hotpotqa_long/eval_100.parquet": full(),
+    "memfactory data banks memory_r1_smollm2 data.train.of.path=locomo10.json --output banks.jsonl": full(
+        "model=tiny",
+        "sampler=scripted",
+        "agent.extractor_tokens=20",
+        "prompts.extract={session}{time}",
+        "agent.retriever.method=bm25",
+    ),
+    "memfactory train memory_r1_smollm2 data.train.of.path=locomo10.json trainer.steps=2": (
+        lambda command: plan(f"{command} model=tiny")
+    ),
     "memfactory data make musique-long --source musique_ans_v1.0_dev.jsonl --paragraphs 40 "
     "--output data/musique/eval_40.jsonl": full(),
     "memfactory data make 2wikimultihopqa-long --source 2wiki_dev.json --paragraphs 40 "
@@ -342,6 +352,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "locomo10.json").write_text(json.dumps(conversations))
     for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json", "2wiki_dev.json"):
         (folder / name).write_text(json.dumps([hotpotqa_example(number) for number in range(130)]))
+    (folder / "locomo10.json").write_text(json.dumps([locomo_example(f"conv-{n}") for n in (26, 30, 41)]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run(["train", "memagent", *SMALL]) == 0  # some commands begin with runs/memagent/final
@@ -363,6 +374,20 @@ def hotpotqa_example(number: int) -> dict[str, object]:
         "context": [[title, [f"{title} is a paragraph."]] for title in titles],
         "type": "bridge",
         "level": "easy",
+    }
+
+
+def locomo_example(name: str) -> dict[str, object]:
+    """A conversation of two sessions in LoCoMo's layout, with its observations and a question."""
+    said = {n: [{"speaker": "Anna", "dia_id": f"D{n}:1", "text": f"Place {n}."}] for n in (1, 2)}
+    noted = {f"session_{n}_observation": {"Anna": [[f"Anna was in place {n}.", f"D{n}:1"]]} for n in said}
+    return {
+        "sample_id": name,
+        "conversation": {"speaker_a": "Anna", "speaker_b": "Ben"}
+        | {f"session_{n}": turns for n, turns in said.items()}
+        | {f"session_{n}_date_time": f"day {n}" for n in said},
+        "observation": noted,
+        "qa": [{"question": "Where?", "answer": "place 2", "evidence": ["D2:1"], "category": 4}],
     }
 
 

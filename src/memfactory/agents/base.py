@@ -5,21 +5,35 @@ outcome. The same agent runs under train, eval and infer; who answers it is not 
 
 An agent that keeps a memory bank also says how one session enters a bank and how a question is answered
 from one. With these two methods a chat, a dialogue file and a program can use any such agent.
+
+An agent whose reading does not depend on the question may say so: then a dialogue is read once for all
+questions about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from memfactory.core.chat import ChatModel, Models
 from memfactory.core.types import Outcome, Task
-from memfactory.data.dialogue import Session
+from memfactory.data.dialogue import Dialogue, Session
 from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem
 
-__all__ = ["Agent", "Answer", "BankAgent", "ChatModel", "Models", "Remembered", "keeps_bank"]
+__all__ = [
+    "Agent",
+    "Answer",
+    "BankAgent",
+    "ChatModel",
+    "Models",
+    "ReadOnceAgent",
+    "Reading",
+    "Remembered",
+    "keeps_bank",
+    "reads_once",
+]
 
 
 class Agent(Protocol):
@@ -70,3 +84,33 @@ class BankAgent(Agent, Protocol):
 def keeps_bank(agent: object) -> TypeGuard[BankAgent]:
     """Whether an agent, or a class of agents, has what `BankAgent` declares."""
     return all(callable(getattr(agent, name, None)) for name in ("new_bank", "remember", "answer"))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A dialogue that was read: the bank after it, what the bank held after each session, and the agent's own notes."""
+
+    bank: MemoryBank
+    memories: tuple[str, ...] = ()
+    notes: Any = None
+
+
+class ReadOnceAgent(Agent, Protocol):
+    """An agent that reads a dialogue without knowing what will be asked: `await agent(task, models)` is both in turn.
+
+    What comes of a reading may be asked by many rollouts at once, so `ask` must leave it as it is: it works on a
+    fork of the bank and on a copy of the notes.
+    """
+
+    async def read(self, dialogue: Dialogue, models: Models) -> Reading:
+        """Read all sessions, into a bank that begins with `dialogue.memories`. Raises `TaskError` as the agent does."""
+        ...
+
+    async def ask(self, task: Task, reading: Reading, models: Models) -> Outcome:
+        """Answer the task's question from a reading of its dialogue."""
+        ...
+
+
+def reads_once(agent: object) -> TypeGuard[ReadOnceAgent]:
+    """Whether an agent has what `ReadOnceAgent` declares."""
+    return all(callable(getattr(agent, name, None)) for name in ("read", "ask"))

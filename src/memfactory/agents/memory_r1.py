@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from memfactory.agents.base import Answer, Remembered
+from memfactory.agents.base import Answer, Reading, Remembered
 from memfactory.core.chat import Models
 from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
@@ -19,11 +20,12 @@ from memfactory.core.types import Outcome, Task
 from memfactory.data.dialogue import Dialogue, Session
 from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem
+from memfactory.modules.bank_memories import put_memories
 from memfactory.modules.distilling_answerer import DistilledAnswer, MemoryAnswerer, show_memory
 from memfactory.modules.extractors import Extractor, Fact
 from memfactory.modules.managers import Manager
 from memfactory.modules.operations import KINDS, Plan, carry_out, settle
-from memfactory.modules.retrievers import Retriever
+from memfactory.modules.retrievers import Retriever, retrieve_per_speaker
 from memfactory.modules.sources import supporting_turns
 
 _ERRORS_KEPT = 20
@@ -42,7 +44,9 @@ class Roles:
 class MemoryR1Config:
     """Limits of the replies in tokens, and how many memories are looked at.
 
-    `related` memories are retrieved for each fact that the manager decides on, `top_k` for the question.
+    `related` memories are retrieved for each fact that the manager decides on, `top_k` for the question. With
+    `per_speaker_top_k` as many are retrieved for each speaker of the dialogue instead; a chat, which knows no
+    speakers, takes `top_k`.
     """
 
     extractor_tokens: int = 1024
@@ -50,6 +54,7 @@ class MemoryR1Config:
     answer_tokens: int = 1024
     related: int = 5
     top_k: int = 60
+    per_speaker_top_k: int | None = None
     roles: Roles = Roles()
     extractor: dict = component_field("module", "facts")
     manager: dict = component_field("module", "manager")
@@ -60,6 +65,8 @@ class MemoryR1Config:
         for name in ("extractor_tokens", "manager_tokens", "answer_tokens", "related", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.per_speaker_top_k is not None and self.per_speaker_top_k < 1:
+            raise ValueError("per_speaker_top_k must be at least 1, or null")
 
 
 @dataclass
@@ -111,14 +118,16 @@ class MemoryR1:
         manager: Manager,
         retriever: Retriever,
         answerer: MemoryAnswerer,
+        per_speaker_top_k: int | None = None,
         bank: MemoryBank | None = None,
     ) -> None:
-        """Every rollout begins with a fork of `bank`, or with an empty one."""
+        """Every rollout begins with a fork of `bank`, or with an empty one, and its dialogue's memories."""
         self.extractor_tokens = extractor_tokens
         self.manager_tokens = manager_tokens
         self.answer_tokens = answer_tokens
         self.related = related
         self.top_k = top_k
+        self.per_speaker_top_k = per_speaker_top_k
         self.roles = roles
         self.extractor = extractor
         self.manager = manager
@@ -137,15 +146,26 @@ class MemoryR1:
             )
         for role in (self.roles.extractor, self.roles.manager, self.roles.answerer):
             models[role]  # a role that nobody plays is told before the first call
+        return await self.ask(task, await self.read(task.evidence, models), models)
+
+    async def read(self, dialogue: Dialogue, models: Models) -> Reading:
+        """Read the sessions of a dialogue into a bank that begins with its memories; see `ReadOnceAgent.read`."""
         bank, notes, memories = self._start(), Notes(), []
-        sessions = task.evidence.sessions
+        await put_memories(dialogue.memories, bank, self.retriever)
+        sessions = dialogue.sessions
         models.report(0, len(sessions), show_bank(bank))
         for number, session in enumerate(sessions, start=1):
             await self._read(session, bank, models, notes)
             memories.append(show_bank(bank))
             models.report(number, len(sessions), memories[-1])
-        found, answer = await self._answer(task.question, bank, models, notes)
-        return Outcome(answer.reply, tuple(memories), notes.info(bank, answer, found))
+        return Reading(bank, tuple(memories), notes)
+
+    async def ask(self, task: Task, reading: Reading, models: Models) -> Outcome:
+        """Answer a task's question from a reading of its dialogue; see `ReadOnceAgent.ask`."""
+        bank, notes = reading.bank.fork(), deepcopy(reading.notes)
+        speakers = task.evidence.speakers if isinstance(task.evidence, Dialogue) else ()
+        found, answer = await self._answer(task.question, bank, models, notes, speakers)
+        return Outcome(answer.reply, reading.memories, notes.info(bank, answer, found))
 
     def new_bank(self) -> MemoryBank:
         """An empty bank that the retriever can search."""
@@ -169,10 +189,15 @@ class MemoryR1:
         return self.bank.fork()
 
     async def _answer(
-        self, question: str, bank: MemoryBank, models: Models, notes: Notes
+        self, question: str, bank: MemoryBank, models: Models, notes: Notes, speakers: Sequence[str] = ()
     ) -> tuple[list[MemoryItem], DistilledAnswer]:
         """Question → memories → answer, and the memories that were shown for it."""
-        found = await self.retriever.retrieve(bank, question, self.top_k)
+        if self.per_speaker_top_k is not None and speakers:
+            found = await retrieve_per_speaker(
+                self.retriever, bank, question, speakers, self.per_speaker_top_k
+            )
+        else:
+            found = await self.retriever.retrieve(bank, question, self.top_k)
         answer = await self.answerer.answer(question, found, models[self.roles.answerer], self.answer_tokens)
         notes.note("answerer", not answer.errors, answer.errors)
         return found, answer

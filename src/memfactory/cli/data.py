@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from memfactory.cli.running import Overrides, RecipeName
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch, make and check data.")
 make = typer.Typer(no_args_is_help=True, help="Make data files.")
@@ -136,6 +139,28 @@ def facts(
 
     written = make_facts(output=output, sections=sections, count=count, seed=seed, split=split, offset=offset)
     typer.echo(f"{output}: {written} tasks")
+
+
+@app.command("banks")
+def banks(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path,
+        typer.Option("--output", metavar="FILE.jsonl", help="The file of banks; an unfinished one goes on."),
+    ] = Path("banks.jsonl"),
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first dialogues of data.train.")
+    ] = None,
+) -> int:
+    """Let a recipe's agent read its training dialogues once, and keep its memories after each session."""
+    from rich.console import Console
+
+    from memfactory.commands.banks import make_banks
+    from memfactory.recipe.load import load_recipe
+
+    composed = load_recipe(recipe, overrides or (), command="infer")
+    return make_banks(composed, output, Console(stderr=True), limit)
 
 
 @app.command("list")

@@ -271,6 +271,7 @@ def make_collector(
         ),
         score=environment.score if environment is not None else None,
         concurrency=None if training else schema.evaluation.concurrency,
+        share_readings=not training,
     )
 
 

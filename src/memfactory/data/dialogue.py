@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 #: What a reader of dialogues hands out: the `Dialogue`, or its text for agents that read texts.
@@ -25,12 +25,33 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Something worth remembering, as data describe it; a bank makes an item of it, with an id and an embedding.
+
+    `session` and `time` are those of the last session that it was learned from, `sources` the ids of its turns.
+    """
+
+    text: str
+    session: str = ""
+    time: str = ""
+    key: str = ""
+    type: str = ""
+    tags: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Session:
-    """Turns of one sitting; `time` is as the data say it, empty when they do not."""
+    """Turns of one sitting; `time` is as the data say it, empty when they do not.
+
+    `after` is what a good memory holds once the session is over, of this and all earlier ones, where the data
+    tell (None where they do not). No agent looks at it: it is there to make starting banks from.
+    """
 
     id: str
     time: str
     turns: tuple[Turn, ...]
+    after: tuple[Memory, ...] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return "\n".join(str(turn) for turn in self.turns)
@@ -38,11 +59,16 @@ class Session:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Everything that was said between some speakers. Ids of sessions, and of turns, are unique within it."""
+    """Everything that was said between some speakers. Ids of sessions, and of turns, are unique within it.
+
+    `memories` are what is remembered before the first session: a bank begins with them. With memories and no
+    session a dialogue is a frozen bank, of which nothing is left to read.
+    """
 
     id: str
     speakers: tuple[str, ...]
     sessions: tuple[Session, ...]
+    memories: tuple[Memory, ...] = ()
 
     def __str__(self) -> str:
         return "\n\n".join(_shown(session.time, session.turns) for session in self.sessions)
@@ -85,7 +111,7 @@ class Dialogue:
         ids = [session.id for session in self.sessions]
         if session_id not in ids:
             raise KeyError(session_id)
-        return Dialogue(self.id, self.speakers, self.sessions[: ids.index(session_id)])
+        return replace(self, sessions=self.sessions[: ids.index(session_id)])
 
 
 def _shown(time: str, turns: tuple[Turn, ...]) -> str:

@@ -88,7 +88,8 @@ def facts(
 class DialoguesConfig:
     """Fields of `dialogues`, described at `memfactory.data.synthetic.dialogues.make_dialogue_task`.
 
-    `split` is train or heldout; `size` tasks, from number `offset` on; `question` is value, count, when or any.
+    `split` is train or heldout; `size` tasks, from number `offset` on; `question` is value, count, when or any;
+    `remembered`, the form of the memories that `temporal_pairs` and `frozen_banks` begin with, is sentence or words.
     """
 
     split: str = "train"
@@ -99,6 +100,7 @@ class DialoguesConfig:
     facts_per_session: int = 2
     small_talk: int = 2
     question: str = "any"
+    remembered: str = "sentence"
 
 
 @register("data", "dialogues", config=DialoguesConfig)
@@ -111,6 +113,7 @@ def dialogues(
     facts_per_session: int = 2,
     small_talk: int = 2,
     question: str = "any",
+    remembered: str = "sentence",
 ) -> Sequence[Task]:
     """Synthetic dialogues in which facts are stated, changed, taken back and repeated; asked is what is true."""
     from memfactory.data.synthetic.dialogues import make_dialogue_task
@@ -124,6 +127,7 @@ def dialogues(
             facts_per_session=facts_per_session,
             small_talk=small_talk,
             question=question,
+            remembered=remembered,
         )
 
     return traces.generated("dialogues", size, make)

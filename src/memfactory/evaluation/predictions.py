@@ -163,7 +163,7 @@ def predict(rollout: Rollout, metrics: Iterable[str] | None = None) -> Predictio
 
 def digest(task: Task) -> str:
     """16 hex digits that change with the question, the evidence or the gold answers."""
-    parts = (task.question, str(task.evidence), *task.answers)
+    parts = (task.question, repr(task.evidence), *task.answers)  # a dialogue: its starting memories too
     text = "\x1f".join(parts).encode(errors="backslashreplace")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 

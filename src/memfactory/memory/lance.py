@@ -18,7 +18,16 @@ from typing import Any, Literal
 from memfactory.core.errors import BadInput, UserError
 from memfactory.core.files import disk_errors, write_json
 from memfactory.memory.item import MemoryItem
-from memfactory.memory.lance_rows import GONE, TABLE, Snapshot, lance_errors, read_state, schema, to_table
+from memfactory.memory.lance_rows import (
+    GONE,
+    PROBES,
+    TABLE,
+    Snapshot,
+    lance_errors,
+    read_state,
+    schema,
+    to_table,
+)
 from memfactory.memory.layered import BankState, LayeredBank, TextIndexOnce
 from memfactory.memory.layers import Layer, compacted, merged
 
@@ -226,7 +235,9 @@ class LanceBank(LayeredBank):
         from lancedb.index import IvfRq
 
         self._table.create_scalar_index("row", index_type="BTREE", replace=True)  # for get and update
-        partitions = max(1, min(1024, len(self) // 1600))
+        # Up to here every partition would be searched anyway, and few large ones are searched faster.
+        partitions = min(1024, len(self) // 1600)
+        partitions = partitions if partitions > PROBES else min(8, max(1, partitions))
         config = IvfRq(distance_type="dot", num_partitions=partitions, num_bits=4)
         self._table.create_index("embedding", config=config)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -74,3 +76,36 @@ class BankRetriever:
         if not len(bank):
             return []
         return [hit.item for hit in await retrieve(bank, self.embedder, query, k, self.method)]
+
+
+async def retrieve_per_speaker(
+    retriever: Retriever, bank: MemoryBank, query: str, speakers: Sequence[str], k: int
+) -> list[MemoryItem]:
+    """The memories that fit the query best, at most `k` for each speaker, best first.
+
+    The bank is one, so a memory belongs to the speakers that its text, title or tags name, and to all of them
+    if it names none. Memory-R1 (arXiv 2508.19828) keeps a bank for each of two speakers, and takes 30 of each.
+    """
+    depth = 2 * k * len(speakers)
+    while True:
+        ranked = await retriever.retrieve(bank, query, depth)
+        chosen, full = _of_speakers(ranked, speakers, k)
+        if full or len(ranked) < depth or depth >= len(bank):
+            return chosen
+        depth *= 2
+
+
+def _of_speakers(
+    ranked: Sequence[MemoryItem], speakers: Sequence[str], k: int
+) -> tuple[list[MemoryItem], bool]:
+    """The ranked memories of which a speaker has not had `k` before, and whether every speaker has `k`."""
+    names = {name: re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE) for name in speakers}
+    had: Counter[str] = Counter()
+    chosen = []
+    for item in ranked:
+        said = " ".join((item.text, item.key, *item.tags))
+        owners = [name for name, pattern in names.items() if pattern.search(said)] or list(names)
+        if any(had[name] < k for name in owners):
+            chosen.append(item)
+            had.update(owners)
+    return chosen, all(had[name] >= k for name in names)

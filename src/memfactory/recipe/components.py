@@ -34,6 +34,7 @@ BUILTIN = (
     "memfactory.environments.long_context",
     "memfactory.environments.memory_bank",
     "memfactory.data.sources",
+    "memfactory.data.starting_banks",
     "memfactory.memory.embedders",
     "memfactory.rewards.answer",
     "memfactory.rewards.format",

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from memfactory.core.registry import register
 from memfactory.core.types import Rollout
-from memfactory.metrics import qa
+from memfactory.metrics import locomo, qa
 from memfactory.metrics.boxed import DEFAULT_TAIL, last_boxed
 
 Metric = Callable[[str, Sequence[str]], float]
@@ -60,3 +60,20 @@ class F1(AnswerReward):
     """Word F1 of the answer with the best gold answer, after SQuAD normalisation."""
 
     metric: ClassVar[Metric] = staticmethod(qa.f1)
+
+
+@register("reward", "locomo", source="LoCoMo, arXiv 2402.17753")
+@dataclass(frozen=True)
+class Locomo(AnswerReward):
+    """LoCoMo's own score: F1 over word stems, by the category of the question; None for other tasks."""
+
+    async def __call__(self, rollout: Rollout) -> float | None:
+        """The score in [0, 1] against the first gold answer; replies never make it raise."""
+        category = rollout.task.meta.get("category")
+        if category not in locomo.CATEGORIES or not rollout.task.answers:
+            return None
+        if rollout.error is not None or rollout.outcome is None:
+            return 0.0
+        reply = rollout.outcome.reply
+        answer = last_boxed(reply, self.tail) if self.boxed else reply
+        return 0.0 if answer is None else locomo.score(answer, rollout.task.answers[0], category)

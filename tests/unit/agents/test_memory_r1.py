@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from tests.unit.fakes import models_of
@@ -12,7 +13,7 @@ from tests.unit.fakes import models_of
 from memfactory.agents.memory_r1 import MemoryR1, Roles
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Rollout, SamplingRequest, Task
-from memfactory.data.dialogue import Dialogue, Session, Turn
+from memfactory.data.dialogue import Dialogue, Memory, Session, Turn
 from memfactory.memory.bank import InMemoryBank, MemoryBank
 from memfactory.memory.embedders import HashingEmbedder
 from memfactory.modules.distilling_answerer import DistillingAnswerer
@@ -61,6 +62,7 @@ def make_agent(
     method: str = "embedding",
     bank: MemoryBank | None = None,
     roles: Roles = Roles(),  # noqa: B008
+    per_speaker_top_k: int | None = None,
 ) -> MemoryR1:
     return MemoryR1(
         extractor_tokens=1000,
@@ -73,6 +75,7 @@ def make_agent(
         manager=manager(PROMPTS, operations),  # type: ignore[arg-type]
         retriever=BankRetriever(method, HashingEmbedder()),  # type: ignore[arg-type]
         answerer=DistillingAnswerer(PROMPTS),
+        per_speaker_top_k=per_speaker_top_k,
         bank=bank,
     )
 
@@ -239,3 +242,49 @@ async def test_rewards_of_layout_and_operations() -> None:
     assert (await ModuleFormat("manager")(failed), await OpErrors()(failed)) == (0.0, -1.0)
     silent, _ = await asyncio.to_thread(run, make_agent(), ['{"facts": []}', '{"facts": []}', ANSWER])
     assert (await ModuleFormat("manager")(silent), await OpErrors()(silent)) == (None, None)
+
+
+BEGUN = (
+    Memory("Ana lives in Rome.", "session_0", "day 0", sources=("D0:1",)),
+    Memory("Ben has a goat.", "session_0", "day 0"),
+    Memory("Ana lives in Rome.", "session_9", "day 9"),
+)
+
+
+@pytest.mark.parametrize("method", ["embedding", "bm25"])
+def test_a_bank_begins_with_the_dialogues_memories_and_the_manager_may_change_them(method: str) -> None:
+    evidence = Dialogue("d", ("Ana", "Ben"), (session(2, "I moved to Oslo."),), BEGUN)
+    rollout, prompts = run(
+        make_agent(method=method), [SECOND, UPDATE, ANSWER], replace(TASK, evidence=evidence)
+    )
+    assert prompts[1].startswith("MANAGE\n[m1] (day 0) Ana lives in Rome.") or "[m1]" in prompts[1]
+    assert info(rollout)["operations"]["update"] == 1 and info(rollout)["bank_size"] == 2
+    assert rollout.outcome is not None
+    assert rollout.outcome.memories == ("[m1] (day 2) Ana lives in Oslo.\n[m2] (day 0) Ben has a goat.",)
+
+
+def test_with_a_frozen_bank_and_no_session_only_the_answerer_is_asked() -> None:
+    evidence = Dialogue("d", ("Ana", "Ben"), (), BEGUN)
+    rollout, [prompt] = run(make_agent(), [ANSWER], replace(TASK, evidence=evidence))
+    assert [call.module for call in rollout.calls] == ["answerer"]
+    assert "[m1] (day 0) Ana lives in Rome." in prompt
+    assert info(rollout)["manager_calls"] == 0 and info(rollout)["format"]["extractor"] is None
+
+
+def test_memories_are_retrieved_for_each_speaker() -> None:
+    memories = tuple(Memory(f"Ana lives in Rome, {number}.") for number in range(5))
+    memories += (Memory("Ben has a goat."), Memory("BEN met Ana."), Memory("It rained."))
+    rollout, _ = run(
+        make_agent(per_speaker_top_k=2),
+        [ANSWER],
+        replace(TASK, evidence=Dialogue("d", ("Ana", "Ben"), (), memories)),
+    )
+    found = info(rollout)["retrieved"]
+    texts = [memories[int(name[1:]) - 1].text for name in found]
+    assert sum("ana" in text.lower() for text in texts) >= 2
+    assert sum("ben" in text.lower() for text in texts) >= 1
+    assert 2 <= len(found) <= 4
+    chat, _ = run(
+        make_agent(per_speaker_top_k=None), [ANSWER], replace(TASK, evidence=Dialogue("d", (), (), memories))
+    )
+    assert len(info(chat)["retrieved"]) == 3

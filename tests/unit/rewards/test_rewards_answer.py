@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -63,3 +64,22 @@ def test_registered_with_their_own_fields(name: str) -> None:
     assert component.build is component.config
     assert component.summary
     assert component.build(tail=10).tail == 10
+
+
+@pytest.mark.parametrize(
+    ("category", "reply", "gold", "expected"),
+    [
+        (1, "\\boxed{swimming, pottery}", "pottery, painting", 0.5),  # the mean over the gold's parts
+        (3, "\\boxed{yes}", "Yes; she likes it", 1.0),
+        (4, "\\boxed{a painted lake}", "painting lakes", 1.0),  # stems
+        (4, "painting lakes", "painting lakes", 0.0),  # not in a box
+        (None, "\\boxed{x}", "x", None),
+        ("4", "\\boxed{x}", "x", None),
+    ],
+)
+def test_locomos_own_score(category: object, reply: str, gold: str, expected: float | None) -> None:
+    run = rollout(reply, (gold,))
+    run.task = dataclasses.replace(run.task, meta={"category": category})
+    assert value(answer.Locomo(), run) == expected
+    run.outcome = None
+    assert value(answer.Locomo(), run) == (None if expected is None else 0.0)

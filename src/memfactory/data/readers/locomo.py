@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
 from memfactory.core.types import Task
-from memfactory.data.dialogue import Dialogue, Form, Session, Turn
+from memfactory.data.dialogue import Dialogue, Form, Memory, Session, Turn
 from memfactory.data.files import Record, kind_of, open_records, require, require_answers, require_text
 from memfactory.data.tasks import FileConfig, LazySequence, choose
 
@@ -102,7 +101,7 @@ def locomo(
 
     def task(index: int) -> Task:
         held = tasks[order[index]]
-        return dataclasses.replace(held, evidence=held.evidence.in_form(form))
+        return replace(held, evidence=held.evidence.in_form(form))
 
     return LazySequence(len(order), task)
 
@@ -151,8 +150,32 @@ def parse_dialogue(record: Record, where: str, default_id: str) -> Dialogue:
     if not numbers:
         raise BadInput(f"{inside}: no session ('session_1', 'session_2', ...)")
     places: dict[str, str] = {}
-    sessions = tuple(_session(conversation, number, inside, speakers, places) for number in numbers)
-    return Dialogue(str(record.get("sample_id", default_id)), speakers, sessions)
+    sessions = [_session(conversation, number, inside, speakers, places) for number in numbers]
+    if "observation" in record:
+        sessions = _annotated(sessions, record["observation"], f"{where}.observation")
+    return Dialogue(str(record.get("sample_id", default_id)), speakers, tuple(sessions))
+
+
+def _annotated(sessions: Sequence[Session], noted: object, where: str) -> list[Session]:
+    """The sessions with what LoCoMo's annotators noted of each and of those before: `[text, turn ids]` by speaker."""
+    if not isinstance(noted, Mapping):
+        raise BadInput(f"{where}: must be an object, not {kind_of(noted)}")
+    after: tuple[Memory, ...] = ()
+    result = []
+    for session in sessions:
+        place = f"{where}.{session.id}_observation"
+        by_speaker = noted.get(f"{session.id}_observation") or {}
+        if not isinstance(by_speaker, Mapping) or not all(isinstance(v, list) for v in by_speaker.values()):
+            raise BadInput(f"{place}: must be an object of lists")
+        for entry in (entry for entries in by_speaker.values() for entry in entries):
+            if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
+                raise BadInput(f"{place}: an observation must be [text, turn ids], not {entry!r}")
+            text = " ".join(entry[0].split())
+            if text and text not in {memory.text for memory in after}:  # a bank never has one text twice
+                sources = tuple(_TURN_ID.findall(str(entry[1])))
+                after = (*after, Memory(text, session.id, session.time, sources=sources))
+        result.append(replace(session, after=after))
+    return result
 
 
 def _session(

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memfactory.core.types import Task
-from memfactory.data.dialogue import Dialogue, Session, Turn
+from memfactory.data.dialogue import Dialogue, Memory, Session, Turn
 from memfactory.data.synthetic.facts import allowed_values
 from memfactory.data.synthetic.vocabulary import NAMES
 
@@ -76,6 +76,17 @@ ASK_WHEN = {
     "music": "On which day did {n} say that {n} plays the {v}?",
     "colour": "On which day did {n} say that {n} likes {v}?",
     PET: "On which day did {n} get the {v}?",
+}
+#: What is true of somebody as an ideal memory says it: in sentences, or in the few words of the tiny policy's notes.
+REMEMBERED = {
+    "sentence": {
+        "home": "{n} lives in {v}.",
+        "job": "{n} works as a {v}.",
+        "music": "{n} plays the {v}.",
+        "colour": "{n}'s favourite colour is {v}.",
+        PET: "{n} has a {v}.",
+    },
+    "words": {kind: f"{{n}} {kind} {{v}}" for kind in KINDS_SAID},
 }
 SMALL_TALK = (
     "How are you?",
@@ -143,6 +154,14 @@ class World:
     def about(self, name: str, kind: str) -> tuple[Event, ...]:
         """Everything that a person said of one kind."""
         return tuple(event for event in self.events if (event.name, event.kind) == (name, kind))
+
+    def true_now(self, form: str) -> list[tuple[str, Event]]:
+        """What is true of the speakers, in a form of `REMEMBERED`, with the events that made it so, in their order."""
+        begun = {}
+        for event in self.events:
+            if event.action in ("state", "change") and self.holds(event):
+                begun[REMEMBERED[form][event.kind].format(n=event.name, v=event.value)] = event
+        return list(begun.items())
 
     def _single(self, name: str, kind: str, session: int) -> Event | None:
         old, left = self.values.get((name, kind), ""), self._unsaid(name, kind)
@@ -213,11 +232,13 @@ def make_dialogue_task(
     facts_per_session: int = 2,
     small_talk: int = 2,
     question: str = "any",
+    remembered: str = "sentence",
 ) -> Task:
     """Make one dialogue with one question about it; `question` is value, count, when or any of them.
 
     `meta` has the kind of question, what it is about, and the turns on which the answer rests. When there is nothing of
-    the kind to ask about, a question about a value or a day becomes a question for a count.
+    the kind to ask about, a question about a value or a day becomes a question for a count. Each session knows
+    what is true after it (`Session.after`), in the form `remembered` (sentence or words).
     """
     if sessions < 1 or facts_per_session < 1 or small_talk < 0:
         raise ValueError(
@@ -225,6 +246,8 @@ def make_dialogue_task(
         )
     if question not in ("any", *QUESTIONS):
         raise ValueError(f"unknown question {question!r}; known: any, {', '.join(QUESTIONS)}")
+    if remembered not in REMEMBERED:
+        raise ValueError(f"remembered must be {' or '.join(REMEMBERED)}, not {remembered!r}")
     rng = random.Random(
         f"dialogues|{seed}|{split}|{index}|{sessions}|{facts_per_session}|{small_talk}|{question}"
     )
@@ -240,7 +263,8 @@ def make_dialogue_task(
             turns.append(Turn(f"D{number}:{place}", name, text))
             if told is not None:
                 said[turns[-1].id] = told
-        held.append(Session(f"session_{number}", days[number - 1], tuple(turns)))
+        after = tuple(_memory(text, event, said, days) for text, event in world.true_now(remembered))
+        held.append(Session(f"session_{number}", days[number - 1], tuple(turns), after))
     name = f"dialogues-{split}-s{seed}-{sessions}x{facts_per_session}-{index}"
     asked = draw_question(rng, world, days, question)
     dialogue = Dialogue(name, tuple(names), tuple(held))
@@ -292,6 +316,11 @@ def draw_question(rng: random.Random, world: World, days: Sequence[str], questio
     value = world.values[name, what]
     answers = (value,) if value else ("none", "nothing", "nowhere", "no job")
     return Asked(kind, ASK_VALUE[what].format(n=name), answers, (name, what), "", world.about(name, what))
+
+
+def _memory(text: str, event: Event, said: dict[str, Event], days: Sequence[str]) -> Memory:
+    sources = tuple(turn for turn, told in said.items() if told is event)
+    return Memory(text, f"session_{event.session}", days[event.session - 1], sources=sources)
 
 
 def session_days(rng: random.Random, sessions: int) -> list[str]:
