@@ -22,7 +22,6 @@ def test_a_dozen_steps_teach_the_manager_to_update_and_delete(tmp_path: Path) ->
             "memfactory",
             "train",
             "memory_r1",
-            "data.train.shares.whole=0",
             f"trainer.steps={STEPS}",
             "data.eval.1x.size=80",
             "~data.eval.4x",
