@@ -95,10 +95,14 @@ def _merge(model: Any, gathered: Gather) -> Iterator[tuple[str, Tensor]]:
 
 
 def _distinct(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and saved buffers, of tied ones the first. Sharded ones are known by identity: they hold nothing."""
+    """Parameters and saved buffers, of tied ones the first.
+
+    Sharded ones are known by identity: what they hold comes and goes.
+    """
     seen: set[tuple[int, ...]] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
-        key = (tensor.data_ptr(), *tensor.shape) if tensor.numel() else (id(tensor),)
+        sharded = hasattr(tensor, "ds_id") or not tensor.numel()
+        key = (id(tensor),) if sharded else (tensor.data_ptr(), *tensor.shape)
         if key not in seen:
             seen.add(key)
             yield name, tensor
