@@ -9,6 +9,7 @@ from typing import Any
 
 from memfactory.agents.base import Agent
 from memfactory.core.chat import Models
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, SamplingParams, Task
 from memfactory.environments.base import Environment
@@ -17,6 +18,7 @@ from memfactory.models.text import TextCodec
 from memfactory.recipe.build import build_component, build_rubric, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.rollouts.collect import Collector, ProgressFn
+from memfactory.rollouts.spread import SpreadCollector
 from memfactory.samplers.base import Sampler
 from memfactory.samplers.roles import RolloutModels, SampledModel
 
@@ -47,8 +49,8 @@ def open_policy(recipe: Recipe) -> Policy:
     return Policy(folder, TextCodec.from_folder(folder, trust_remote_code=model.trust_remote_code), wanted)
 
 
-def open_sampler(recipe: Recipe, policy: Policy) -> Sampler:
-    """Start the sampler of the recipe on the policy's weights."""
+def open_sampler(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> Sampler:
+    """Start the sampler of the recipe on the policy's weights; each rank has one of its own."""
     model = recipe.schema.model
     sampler: Sampler = build_component(
         "sampler",
@@ -59,23 +61,33 @@ def open_sampler(recipe: Recipe, policy: Policy) -> Sampler:
         max_model_len=policy.max_model_len,
         seed=recipe.schema.seed,
         trust_remote_code=model.trust_remote_code,
+        ranks=ranks,
     )
     return sampler
 
 
-def open_learner(recipe: Recipe, policy: Policy) -> Learner:
-    """Load the policy into the learner of the recipe."""
+def open_learner(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> Learner:
+    """Load the policy into the learner of the recipe; several ranks share it by DeepSpeed."""
     schema = recipe.schema
     learner: Learner = build_component(
         "learner",
-        schema.learner,
+        learner_on(ranks, schema.learner),
         model=policy.folder,
         tokenizer=policy.codec.tokenizer,
         total_steps=schema.trainer.steps * schema.algorithm.epochs * schema.algorithm.minibatches,
         seed=derive_seed(schema.seed, "learner"),
         reference=schema.algorithm.kl_coef > 0 and schema.stage == "rl",
+        ranks=ranks,
     )
     return learner
+
+
+def learner_on(ranks: Ranks, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe's learner block as several ranks need it: `local` becomes `deepspeed` with the same fields.
+
+    Both give the same weights and read each other's checkpoints: the recipe need not change with the number of ranks.
+    """
+    return {**fields, "type": "deepspeed"} if ranks.world > 1 and fields["type"] == "local" else fields
 
 
 def open_environment(recipe: Recipe, *, train: bool, evaluate: bool) -> Environment:
@@ -147,8 +159,12 @@ def make_collector(
     environment: Environment | None,
     *,
     training: bool,
+    ranks: Ranks = ALONE,
 ) -> Collector:
-    """The collector of training (all rollouts at once) or of evaluation (`evaluation.concurrency` at once)."""
+    """The collector of training (all rollouts at once) or of evaluation (`evaluation.concurrency` at once).
+
+    Several ranks share the tasks of each batch.
+    """
     schema = recipe.schema
     draw = schema.sampling.train if training else schema.sampling.eval
     factory = RoleFactory(
@@ -158,12 +174,13 @@ def make_collector(
         seed=schema.seed,
         template=schema.model.chat_template_kwargs,
     )
-    return Collector(
+    collector = Collector(
         agent=agent,
         make_models=factory,
         score=environment.score if environment is not None else None,
         concurrency=None if training else schema.evaluation.concurrency,
     )
+    return collector if ranks.world == 1 else SpreadCollector(collector, ranks)
 
 
 def parity_prompts(policy: Policy, recipe: Recipe) -> Sequence[Sequence[int]]:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
+    learner_on,
     make_collector,
     open_environment,
     open_learner,
@@ -21,6 +22,7 @@ from memfactory.commands.graph import (
 )
 from memfactory.core.errors import BadInput
 from memfactory.core.files import write_text
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed, seed_everything
 from memfactory.data.sampling import TaskOrder
 from memfactory.data.traces import Trace
@@ -44,11 +46,19 @@ _FREE_KEYS = (
     "trainer.save_every",
     "trainer.keep_last",
     "trainer.log_rollouts",
+    # How the work is sharded: `local` and `deepspeed` give the same weights and read each other's checkpoints.
+    "learner.type",
+    "learner.zero_stage",
+    "learner.offload_optimizer",
+    "learner.offload_param",
+    "learner.config_file",
 )
 
 
-def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
+def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks = ALONE) -> int:
     """Train to the end and print the summary; returns the exit code.
+
+    Under several ranks each of them calls this; all but rank 0 bring a console that shows nothing.
 
     A run folder with the same recipe is gone on with; a finished one is only shown. Raises `BadInput`
     when the folder holds another recipe's run (unless `fresh`: then its results are deleted first).
@@ -56,30 +66,34 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
     started = time.monotonic()
     run = RunFolder(recipe.output_dir)
     if not fresh:
-        _require_same_recipe(run, recipe)
-        summary_path = run.path / "summary.json"
-        if summary_path.exists() and run.final_path.exists():
-            console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False)
-            write_summary(run, json.loads(summary_path.read_text(encoding="utf-8")), console)
+        finished = False
+        if ranks.first:
+            _require_same_recipe(run, recipe)
+            finished = _show_if_finished(run, console)
+        if ranks.broadcast(finished):
             return 0
     seed_everything(derive_seed(recipe.schema.seed, "train"))
     source = None
     with TrainingView(console) as view:
         try:
-            if (
-                run.path.is_dir()
-            ):  # a new folder is made only when nothing can be wrong with the input any more
+            if ranks.first and run.path.is_dir():
+                # A new folder is made only when nothing can be wrong with the input any more.
                 run.acquire()
             view.say("loading model, data and engine")
-            source, learner, objective = _rl(recipe, view) if recipe.schema.stage == "rl" else _sft(recipe)
-            run.acquire()
-            if fresh:
-                run.clear()
-            write_text(run.recipe_path, recipe.to_yaml())
-            view.log_to(run.path / "log.txt")
-            trainer = _trainer(recipe, source, learner, objective, run, view, started)
+            source, learner, objective = (
+                _rl(recipe, view, ranks) if recipe.schema.stage == "rl" else _sft(recipe, ranks)
+            )
+            if ranks.first:
+                run.acquire()
+                if fresh:
+                    run.clear()
+                write_text(run.recipe_path, recipe.to_yaml())
+                view.log_to(run.path / "log.txt")
+            if ranks.world > 1:
+                view.say(f"{ranks.world} ranks, learner {learner_on(ranks, recipe.schema.learner)['type']}")
+            trainer = _trainer(recipe, source, learner, objective, run, view, started, ranks)
             code = trainer.train()
-            if code == 0:
+            if code == 0 and ranks.first:
                 metric = "exact_match" if recipe.schema.stage == "rl" else "nll"
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
@@ -92,6 +106,15 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
                 source.close()
 
 
+def _show_if_finished(run: RunFolder, console: Console) -> bool:
+    summary_path = run.path / "summary.json"
+    if not (summary_path.exists() and run.final_path.exists()):
+        return False
+    console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False)
+    write_summary(run, json.loads(summary_path.read_text(encoding="utf-8")), console)
+    return True
+
+
 def _trainer(
     recipe: Recipe,
     source: RowSource,
@@ -100,6 +123,7 @@ def _trainer(
     run: RunFolder,
     view: TrainingView,
     started: float,
+    ranks: Ranks,
 ) -> Trainer:
     settings = recipe.schema.trainer
     return Trainer(
@@ -116,22 +140,25 @@ def _trainer(
         ),
         run=run,
         view=view,
-        track=build_component("tracker", recipe.schema.tracker, run_folder=run.path).log,
+        track=build_component("tracker", recipe.schema.tracker, run_folder=run.path).log
+        if ranks.first
+        else lambda record: None,
         started=started,
+        ranks=ranks,
     )
 
 
-def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objective]:
+def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Learner, Objective]:
     """Environment, agent, sampler and learner of `stage: rl`."""
     schema, algorithm = recipe.schema, recipe.schema.algorithm
     wants_eval = schema.trainer.eval_before or schema.trainer.eval_after or schema.trainer.eval_every > 0
     environment = open_environment(recipe, train=True, evaluate=wants_eval)
     policy = open_policy(recipe)
     agent = build_agent(recipe)
-    learner = open_learner(recipe, policy)
-    sampler = open_sampler(recipe, policy)
-    collector = make_collector(recipe, policy, sampler, agent, environment, training=True)
-    evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False)
+    learner = open_learner(recipe, policy, ranks)
+    sampler = open_sampler(recipe, policy, ranks)
+    collector = make_collector(recipe, policy, sampler, agent, environment, training=True, ranks=ranks)
+    evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False, ranks=ranks)
 
     def evaluate(label: str) -> Mapping[str, SetResult]:
         return evaluate_sets(
@@ -157,6 +184,7 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
         TaskOrder(len(environment.train_tasks), derive_seed(schema.seed, "tasks")),
         parity_prompts(policy, recipe),
         evaluate,
+        ranks,
     )
     objective = Objective(
         kind=algorithm.loss,
@@ -172,7 +200,7 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
     return source, learner, objective
 
 
-def _sft(recipe: Recipe) -> tuple[RowSource, Learner, Objective]:
+def _sft(recipe: Recipe, ranks: Ranks) -> tuple[RowSource, Learner, Objective]:
     """Traces and learner of `stage: sft`; nobody samples."""
     schema = recipe.schema
     traces = _traces(recipe, "data.train", schema.data.train)
@@ -189,8 +217,9 @@ def _sft(recipe: Recipe) -> tuple[RowSource, Learner, Objective]:
         schema.trainer.tasks_per_step,
         policy.max_model_len,
         schema.model.chat_template_kwargs,
+        ranks,
     )
-    return source, open_learner(recipe, policy), SFT_OBJECTIVE
+    return source, open_learner(recipe, policy, ranks), SFT_OBJECTIVE
 
 
 def _traces(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Sequence[Trace]:
