@@ -132,6 +132,8 @@ def full_moments(
     from deepspeed.utils import safe_get_full_optimizer_state
 
     plain = _plain_optimizer(engine)
+    if step:
+        _link_moments(engine.optimizer)
     moments: dict[int, dict[str, Tensor]] = {}
     for place, parameter in enumerate(_in_optimizer_order(trainable) if step else []):
         state = {}
@@ -203,7 +205,15 @@ def _make_flat_moments(optimizer: Any, moments: Mapping[int, Any]) -> None:
             "exp_avg": torch.zeros_like(flat),
             "exp_avg_sq": torch.zeros_like(flat),
         }
-    if hasattr(optimizer, "_lazy_init_hp_params_optimizer_state"):
+    _link_moments(optimizer)
+
+
+def _link_moments(optimizer: Any) -> None:
+    """Let stages 1 and 2 (and bfloat16 without ZeRO) find a parameter's moments.
+
+    DeepSpeed 0.19 does that once, after the first group of parameters has been stepped: too early for the others.
+    """
+    if hasattr(optimizer, "_hp_optimizer_states_linked"):
         optimizer._hp_optimizer_states_linked = False
         optimizer._lazy_init_hp_params_optimizer_state()
 

@@ -48,7 +48,8 @@ def write_policy(
     from huggingface_hub import save_torch_state_dict
 
     state = {
-        name: tensor.to("cpu", dtype if tensor.is_floating_point() else None) for name, tensor in weights
+        name: _own(tensor.to("cpu", dtype if tensor.is_floating_point() else None))
+        for name, tensor in weights
     }
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
@@ -73,6 +74,11 @@ class LearnerState:
     weights: Mapping[str, Tensor]
     moments: Mapping[int, Mapping[str, Tensor]]
     step: int
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor with memory of its own: ZeRO's weights are pieces of one long tensor, which would be saved whole."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def write_state(
