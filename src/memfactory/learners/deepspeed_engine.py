@@ -18,16 +18,18 @@ from torch import Tensor
 
 from memfactory.algorithms.rows import Batch
 from memfactory.core.compat import prepare_imports, quiet_stderr
-from memfactory.learners.microbatches import Scorer
+from memfactory.core.errors import BadInput
 from memfactory.learners.optimizer import decay_order
+from memfactory.learners.scoring import TokenScorer
 
 
 class ScoringModule(torch.nn.Module):
     """The policy with its scorer as one module, so that the engine's hooks on the outermost module fire."""
 
-    def __init__(self, model: torch.nn.Module, scorer: Scorer) -> None:
+    def __init__(self, model: torch.nn.Module, scorer: TokenScorer) -> None:
         super().__init__()
         self.model = model
+        self.head = scorer.head
         self._scorer = scorer
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -40,6 +42,12 @@ def start_engine(
 ) -> Any:
     """A DeepSpeed engine on `module`; without an optimizer only its parameters are sharded (a reference)."""
     deepspeed = import_deepspeed()
+    if config["zero_optimization"]["stage"] == 3 and not module.head.plain:
+        raise BadInput(
+            "learner.zero_stage 3 cannot train an output embedding with adapters or of a kind of its own; "
+            "leave it out of learner.lora_targets, or use zero_stage 2"
+        )
+    deepspeed.utils.set_z3_leaf_module(module.head, True)
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with quiet_output():
         engine, *_ = deepspeed.initialize(
