@@ -182,7 +182,7 @@ def _place_of_slurm(environment: Mapping[str, str]) -> Place:
 
 def first_host(nodes: str) -> str:
     """The first name of a SLURM node list: `gpu[07-09,12],login` is `gpu07`."""
-    match = re.match(r"([^,\[]+)(?:\[(\d+))?([^,\]]*\]([^,\[]*))?", nodes)
+    match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?", nodes)
     if match is None:
         raise ValueError(f"SLURM_STEP_NODELIST={nodes!r} names no host")
-    return match[1] + (match[2] or "") + (match[4] or "")
+    return match[1] + (match[2] or "") + (match[3] or "")
