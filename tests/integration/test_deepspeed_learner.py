@@ -51,7 +51,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "zero2 offloaded": {"zero_stage": 2, "offload_optimizer": True},
     "zero3 offloaded": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True},
 }
-BFLOAT16 = {"zero0": {"zero_stage": 0}, "zero2": {"zero_stage": 2}, "zero3": {"zero_stage": 3}}
+BFLOAT16 = {"zero1": {"zero_stage": 1}, "zero2": {"zero_stage": 2}, "zero3": {"zero_stage": 3}}
 FIRST, LAST = 3, 5  # the state is saved between
 
 

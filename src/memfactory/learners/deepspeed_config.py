@@ -17,6 +17,7 @@ _OF_THE_RECIPE = {
     "amp": "learner.dtype",
     "torch_autocast": "learner.dtype",
 }
+_STAGE_0 = "learner.zero_stage 0 would sum gradients in bfloat16; with learner.dtype=bfloat16 use zero_stage 1 to 3"
 #: Micro-batches are cut by tokens, so DeepSpeed counts none; these may only say what is always true here.
 _FIXED = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
 
@@ -30,7 +31,7 @@ def generate(
     offloaded: DeepSpeed's needs a compiler at run time, and a run must end the same with and without it.
 
     Raises:
-        BadInput: a stage that does not exist, or offloading in a stage that has none.
+        BadInput: a stage that does not exist, or one that cannot offload or compute as asked.
     """
     if zero_stage not in (0, 1, 2, 3):
         raise BadInput(f"learner.zero_stage must be 0, 1, 2 or 3, not {zero_stage}")
@@ -38,6 +39,8 @@ def generate(
         raise BadInput("learner.offload_optimizer needs learner.zero_stage 1, 2 or 3")
     if offload_param and zero_stage != 3:
         raise BadInput("learner.offload_param needs learner.zero_stage 3")
+    if zero_stage == 0 and dtype == "bfloat16":
+        raise BadInput(_STAGE_0)
     zero: dict[str, Any] = {"stage": zero_stage}
     if offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
@@ -89,9 +92,11 @@ def read_file(path: Path, generated: Mapping[str, Any]) -> dict[str, Any]:
             f'learner.config_file: {path}: bf16.enabled and learner.dtype disagree; write "auto" or '
             f"learner.dtype={'float32' if wants_bf16 else 'bfloat16'}"
         )
+    if wants_bf16 and filled.get("zero_optimization", {}).get("stage", 0) == 0:
+        raise BadInput(f"learner.config_file: {path}: {_STAGE_0}")
     needed = ("train_batch_size", *_FIXED, "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer")
-    defaults = {key: generated[key] for key in (*needed, "steps_per_print", "data_types") if key in generated}
-    return {**defaults, **filled}
+    defaults = {key: generated[key] for key in (*needed, "steps_per_print", "data_types")}
+    return {**defaults, "zero_optimization": {"stage": 0}, **filled}
 
 
 def _is_on(section: Any) -> bool:

@@ -193,7 +193,7 @@ def _flat_partitions(optimizer: Any) -> list[Tensor]:
     for name in (
         "fp32_partitioned_groups_flat",  # stage 3
         "single_partition_of_fp32_groups",  # stages 1 and 2
-        "fp32_groups_flat_partition",  # bfloat16 without ZeRO
+        "fp32_groups_flat_partition",  # stage 1 in bfloat16
     ):
         if hasattr(optimizer, name):
             return list(getattr(optimizer, name))
@@ -217,7 +217,7 @@ def _make_flat_moments(optimizer: Any, moments: Mapping[int, Any]) -> None:
 
 
 def _link_moments(optimizer: Any) -> None:
-    """Let stages 1 and 2 (and bfloat16 without ZeRO) find a parameter's moments.
+    """Let stages 1 and 2 find a parameter's moments.
 
     DeepSpeed 0.19 does that once, after the first group of parameters has been stepped: too early for the others.
     """

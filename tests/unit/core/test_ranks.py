@@ -86,7 +86,7 @@ def test_torchrun_and_the_deepspeed_launcher_are_joined() -> None:
     place = find_place(TORCHRUN)
     assert place is not None
     assert (place.rank, place.world, place.local_rank, place.local_world) == (5, 8, 1, 4)
-    assert {**TORCHRUN} == place.variables()
+    assert place.variables() == {**TORCHRUN}
     without = {
         key: value for key, value in TORCHRUN.items() if key != "LOCAL_WORLD_SIZE"
     }  # deepspeed sets none

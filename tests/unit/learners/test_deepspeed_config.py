@@ -42,6 +42,7 @@ def test_the_recipes_fields_are_in_it() -> None:
         ({"zero_stage": 4}, "learner.zero_stage"),
         ({"zero_stage": 0, "offload_optimizer": True}, "learner.offload_optimizer"),
         ({"zero_stage": 2, "offload_param": True}, "learner.offload_param"),
+        ({"zero_stage": 0, "dtype": "bfloat16"}, "learner.zero_stage"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], key: str) -> None:
@@ -69,7 +70,8 @@ def test_a_file_takes_the_place_and_auto_is_filled_in(tmp_path: Path) -> None:
     assert made["gradient_clipping"] == 0.5 and made["train_batch_size"] == 4
     assert made["gradient_accumulation_steps"] == 1 and made["zero_force_ds_cpu_optimizer"] is False
     # Left out, clipping is DeepSpeed's default: the file rules.
-    assert "gradient_clipping" not in read_file(write(tmp_path, {"bf16": {"enabled": True}}), config())
+    bare = read_file(write(tmp_path, {}), config(dtype="float32"))
+    assert "gradient_clipping" not in bare and bare["zero_optimization"]["stage"] == 0
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,7 @@ def test_a_file_takes_the_place_and_auto_is_filled_in(tmp_path: Path) -> None:
         ({"gradient_accumulation_steps": 8}, "micro_batch_tokens"),
         ({"train_batch_size": 64}, "micro_batch_tokens"),
         ({"bf16": {"enabled": False}}, "disagree"),
+        ({"bf16": {"enabled": True}, "zero_optimization": {"stage": 0}}, "zero_stage 1"),
         ({"bf16": {"enabled": "auto"}, "zero_optimization": {"stag": "auto"}}, "did you mean 'stage'"),
     ],
 )
