@@ -100,6 +100,12 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                 write_summary(run, summary, console)
                 console.print(f"trained policy: {run.final_path}", highlight=False, soft_wrap=True)
             return code
+        except BaseException:
+            if ranks.world > 1:
+                source = (
+                    None  # closing an engine may wait for ranks that wait for this one; all of them end now
+                )
+            raise
         finally:
             run.release()
             if source is not None:

@@ -17,7 +17,9 @@ _OF_THE_RECIPE = {
     "amp": "learner.dtype",
     "torch_autocast": "learner.dtype",
 }
-_STAGE_0 = "learner.zero_stage 0 would sum gradients in bfloat16; with learner.dtype=bfloat16 use zero_stage 1 to 3"
+_STAGE_0 = (
+    "learner.zero_stage 0 would sum gradients in bfloat16; with learner.dtype=bfloat16 use zero_stage 1 to 3"
+)
 #: Micro-batches are cut by tokens, so DeepSpeed counts none; these may only say what is always true here.
 _FIXED = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
 

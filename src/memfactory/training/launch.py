@@ -199,16 +199,23 @@ def describe(failures: Sequence[Failure]) -> tuple[str, int]:
 
 
 @contextmanager
-def as_rank(rank: int) -> Iterator[None]:
-    """Around the work of a rank: it ends when its launcher does, and its error is kept for the launcher."""
+def as_rank(rank: int, *, several: bool = True) -> Iterator[None]:
+    """Around the work of a rank: it ends when its launcher does, and its error is kept for the launcher.
+
+    After an error the process ends here and now: what Python does at its end may wait for the other ranks, which wait
+    for this one.
+    """
     _end_with_launcher()
     try:
         yield
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
-        _record(error, rank)
-        raise
+        if not several:
+            raise
+        record = _record(error, rank)
+        text, code = describe([Failure(rank, record["exit_code"], record["at"], record)])
+        print(text, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def _end_with_launcher() -> None:
@@ -224,11 +231,8 @@ def _end_with_launcher() -> None:
         os._exit(1)
 
 
-def _record(error: Exception, rank: int) -> None:
+def _record(error: Exception, rank: int) -> dict[str, Any]:
     """Write the error where torch's launchers look for it (`TORCHELASTIC_ERROR_FILE`), with what ours wants more."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not path:
-        return
     user_error = isinstance(error, UserError)
     message = " ".join(str(error).split()) if user_error else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
@@ -242,11 +246,14 @@ def _record(error: Exception, rank: int) -> None:
         "exit_code": error.exit_code if isinstance(error, UserError) else 1,
         "lost_peer": lost,
     }
-    extra = {"py_callstack": trace, "timestamp": str(int(time.time()))}
-    text = json.dumps({"message": {"message": message, "extraInfo": extra}, "memfactory": record})
-    partial = Path(path + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        extra = {"py_callstack": trace, "timestamp": str(int(time.time()))}
+        text = json.dumps({"message": {"message": message, "extraInfo": extra}, "memfactory": record})
+        partial = Path(path + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    return record
 
 
 def on_ranks(
@@ -266,5 +273,5 @@ def on_ranks(
     one_a_node = place is not None and place.local_world == 1 and "RANK" not in environment
     if layout.world > 1 and (place is None or (one_a_node and layout.nproc > 1)):
         return launch(arguments, layout)
-    with as_rank(0 if place is None else place.rank):
+    with as_rank(0 if place is None else place.rank, several=place is not None):
         return work(join_ranks(environment))

@@ -17,8 +17,16 @@ def record(error: Exception, folder: Path, rank: int, monkeypatch: pytest.Monkey
     """The failure that a rank leaves behind when it raises `error`."""
     path = folder / f"{rank}.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
-    with pytest.raises(type(error)), as_rank(rank):
+    left: list[int] = []
+
+    def leave(code: int) -> None:
+        left.append(code)
+        raise SystemExit(code)  # where the process would have ended
+
+    monkeypatch.setattr(launch.os, "_exit", leave)
+    with pytest.raises(SystemExit), as_rank(rank):
         raise error
+    assert left == [getattr(error, "exit_code", 1)]
     value = json.loads(path.read_text())
     assert int(value["message"]["extraInfo"]["timestamp"]) > 0  # what torch's own launchers read
     kept = value["memfactory"]
