@@ -124,7 +124,6 @@ def same_end(run: Path, alone: Path) -> None:
 
 def test_two_ranks_are_the_run_of_one_process(recipe: Path, alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    # Three tasks a step would not divide; two groups of two are one group for each rank.
     done = finish(["train", str(recipe), "-o", str(run), "--nproc", "2"])
     first, expected = metrics(run)[0], metrics(alone)[0]
     for key, value in expected.items():

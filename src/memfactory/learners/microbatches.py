@@ -155,12 +155,13 @@ def score_rows(
     scores: list[Tensor] = [torch.zeros(0)] * len(rows)
     filled = [i for i, row in enumerate(rows) if row.completion_ids]
     groups = pack_micro_batches([forward_length(rows[i]) for i in filled], budget)
+    passes = agree(len(groups))  # before the first: ranks of a sharded model run each pass together
     for chosen in groups:
         batch = collate([rows[filled[i]] for i in chosen], device)
         logp, _ = scorer(batch)
         for place, i in enumerate(chosen):
             scores[filled[i]] = logp[place][batch.mask[place]].cpu()
-    for _ in range(agree(len(groups)) - len(groups)):
+    for _ in range(passes - len(groups)):
         scorer(collate([FILLER], device))
     return scores
 
