@@ -146,8 +146,7 @@ def full_moments(
     for place, parameter in enumerate(_in_optimizer_order(trainable) if step else []):
         state = {}
         for key in ("exp_avg", "exp_avg_sq"):
-            flat = plain is None
-            value = safe_get_full_optimizer_state(parameter, key) if flat else plain.state[parameter][key]
+            value = plain.state[parameter][key] if plain else safe_get_full_optimizer_state(parameter, key)
             if keep:
                 state[key] = value.detach().float().cpu().clone()
         if keep:

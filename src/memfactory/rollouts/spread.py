@@ -38,7 +38,8 @@ class SpreadCollector(Collector):
         """
         mine = super().collect(self.ranks.share(tasks), copies, phase, on_done)
         # Tasks stay at home: every rank has them, and their texts are long.
-        light: list[list[Any]] = [[replace(rollout, task=None) for rollout in group] for group in mine]
+        nothing: Any = None
+        light = [[replace(rollout, task=nothing) for rollout in group] for group in mine]
         groups = self.ranks.join_shares(light)
         whole = [
             [replace(rollout, task=task) for rollout in group]

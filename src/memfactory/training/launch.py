@@ -153,6 +153,11 @@ class Failure:
     record: Mapping[str, Any] | None = None
     last_words: str = ""
 
+    @property
+    def is_consequence(self) -> bool:
+        """Whether this came of another rank's failure: a lost peer, or torch's SIGTERM to those that were left."""
+        return self.record["lost_peer"] if self.record is not None else self.exit_code == -signal.SIGTERM
+
 
 def _failures(known: Mapping[int, Any], logs: Path) -> list[Failure]:
     """What torch saw fail, and what other ranks of this machine wrote before they were ended."""
@@ -161,7 +166,7 @@ def _failures(known: Mapping[int, Any], logs: Path) -> list[Failure]:
         record = _read_record(Path(process.error_file))
         stderr = next(iter(logs.glob(f"*/attempt_*/{process.local_rank}/stderr.log")), None)
         words = stderr.read_text(encoding="utf-8", errors="replace") if stderr is not None else ""
-        at = record["at"] if record else float(process.timestamp)
+        at = record["at"] if record else process.timestamp + 1.0  # torch cuts it to whole seconds
         found.append(Failure(rank, process.exitcode, at, record, words))
     for path in logs.glob("*/attempt_*/*/error.json"):
         record = _read_record(path)
@@ -181,9 +186,9 @@ def _read_record(path: Path) -> Mapping[str, Any] | None:
 def describe(failures: Sequence[Failure]) -> tuple[str, int]:
     """What to print about a run whose ranks failed, and the exit code: the cause first, whoever came to see it first.
 
-    A rank that only lost touch with another is no cause as long as there is another failure.
+    A rank that only lost touch with another, or that the launcher ended, is no cause as long as there is another failure.
     """
-    first = min(failures, key=lambda f: (bool(f.record and f.record["lost_peer"]), f.at, f.rank))
+    first = min(failures, key=lambda f: (f.is_consequence, f.at, f.rank))
     again = "run the same command again to go on"
     if first.record is not None:
         who = "" if first.record["exit_code"] == BadInput.exit_code else f"rank {first.rank}: "

@@ -62,6 +62,13 @@ def test_a_killed_rank_is_named_before_those_that_lost_it(
     assert "\n" not in text
 
 
+def test_a_rank_that_the_launcher_ended_is_not_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = record(BadInput("learner.lr: no"), tmp_path, 1, monkeypatch)
+    assert describe([Failure(0, -15, wrong.at - 0.5), wrong]) == ("error: learner.lr: no", 2)
+
+
 def test_a_rank_without_a_record_shows_its_last_words() -> None:
     words = "\n".join(f"line {number}" for number in range(50))
     text, _ = describe([Failure(3, 7, 0.0, None, words)])
