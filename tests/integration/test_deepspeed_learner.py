@@ -83,7 +83,7 @@ def keep(folder: Path, name: str, ranks: Ranks, metrics: dict[str, float], tenso
     torch.save((metrics, tensors), folder / f"{name}-rank{ranks.rank}.pt")
 
 
-def _cases(ranks: Ranks, folder: Path, local: Path) -> None:
+def _cases(ranks: Ranks, folder: Path, local: Path, policy: Path) -> None:
     """Everything that needs these ranks, in one start of them."""
     import memfactory.learners.scoring as scoring
 
@@ -117,7 +117,7 @@ def _cases(ranks: Ranks, folder: Path, local: Path) -> None:
             keep(folder, f"{name}-{kind}-moved", ranks, {}, weights(moved))
     if ranks.world == 2:
         _others(ranks, folder)
-        _parity(ranks, folder)
+        _parity(ranks, folder, policy)
 
 
 def _others(ranks: Ranks, folder: Path) -> None:
@@ -131,15 +131,12 @@ def _others(ranks: Ranks, folder: Path) -> None:
         keep(folder, f"bfloat16-{name}", ranks, metrics, weights(learner))
 
 
-def _parity(ranks: Ranks, folder: Path) -> None:
+def _parity(ranks: Ranks, folder: Path, policy: Path) -> None:
     """A sampler that keeps old weights on rank 1 alone stops both ranks."""
+    from memfactory.learners.deepspeed import DeepSpeedLearner
     from memfactory.models.text import TextCodec
     from memfactory.samplers.hf import HfSampler
     from memfactory.samplers.sync import sync_and_check
-    from tests.tiny_models import random_policy
-
-    policy = random_policy(folder / f"policy-{ranks.rank}", tie=True)
-    from memfactory.learners.deepspeed import DeepSpeedLearner
 
     learner = DeepSpeedLearner(model=policy, ranks=ranks, lr=1e-2, device="cpu", zero_stage=3)
     codec = TextCodec.from_folder(policy)
@@ -173,10 +170,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 @pytest.fixture(scope="module")
-def ranks_ran(tmp_path_factory: pytest.TempPathFactory, local: Any) -> Path:
+def ranks_ran(tmp_path_factory: pytest.TempPathFactory, local: Any, policy_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     for world in (1, 2):
-        on_ranks(world, _cases, folder, local[0])
+        on_ranks(world, _cases, folder, local[0], policy_folder)
     return folder
 
 
