@@ -65,6 +65,7 @@ class Ranks:
         """Give a single process the group of one that DeepSpeed asks for."""
         import torch.distributed as dist
 
+        os.environ.setdefault("LOCAL_RANK", str(self.local_rank))  # it asks for that too
         if not dist.is_initialized():
             dist.init_process_group(_backend(), store=dist.HashStore(), rank=0, world_size=1)
 
