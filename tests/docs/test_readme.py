@@ -5,6 +5,7 @@ A command that is not in the table fails the test, and so does a line of the tab
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -42,9 +44,37 @@ def as_tiny(*extra: str) -> Callable[[str], None]:
     return check
 
 
+def talking(*extra: str) -> Callable[[str], None]:
+    """Run a chat in which a user types a statement, a question and a command, then leaves with Ctrl-D."""
+
+    def check(command: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.stdin", io.StringIO("I live in Oslo.\nWhere does Ana live now?\n/why\n"))
+            full(*extra)(command)
+
+    return check
+
+
+def as_tiny_talk() -> Callable[[str], None]:
+    """A chat that names SmolLM2, with the tiny policy in its place."""
+
+    def check(command: str) -> None:
+        assert "model=smollm2" in command
+        talking()(command.replace("model=smollm2", "model=tiny"))
+
+    return check
+
+
 def config(command: str) -> None:
     """Compose and check the recipe only: the full command is long, or needs weights that are not here."""
     assert run([*shlex.split(command)[1:], "--print-config"]) == 0
+
+
+def in_catalogue(command: str) -> None:
+    """There is such a data set, and its files are named; nothing is downloaded."""
+    from memfactory.data.catalog import find
+
+    assert find(shlex.split(command)[3]).parts
 
 
 def plan(command: str) -> None:
@@ -56,6 +86,19 @@ def launched(command: str) -> None:
     """Compose what the launcher would start on each rank."""
     _, program, arguments = command.partition("memfactory ")
     config(program + arguments)
+
+
+def one_run(command: str) -> None:
+    """A report of several runs, with the first alone: there is only one here."""
+    program, name, first, _, *rest = shlex.split(command)
+    assert program == "memfactory"
+    assert run([name, first, *rest]) == 0
+
+
+def no_terminal(command: str) -> None:
+    """`view` takes over the terminal; without one it says so. test_terminal.py presses its keys."""
+    assert run(shlex.split(command)[1:]) == 2
+    assert run([*shlex.split(command)[1:-1], "no/such/run"]) == 2
 
 
 def make(command: str) -> None:
@@ -159,6 +202,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     "torchrun --nproc-per-node 8 -m memfactory train gpu/memagent_qwen3_4b": launched,
     "srun --ntasks-per-node=8 memfactory train gpu/memagent_qwen3_4b": launched,
     "memfactory components learner deepspeed": full(),
+    # roles and judges
+    "memfactory train memagent agent.roles.answerer=frozen --dry-run": full(),
+    "memfactory eval memagent agent.roles.answerer=big "
+    "'roles.big={openai: gpt-x, base_url: \"http://localhost:8000/v1\"}' --dry-run": full(),
+    "memfactory eval memagent reward=exact_match_and_judge reward.judge.model=gpt-x --dry-run": full(
+        "reward.judge.base_url=http://localhost:8000/v1"
+    ),
     # measuring
     "memfactory eval memagent": full("sampler=hf", "evaluation.limit=1", "~data.eval.16x"),
     "memfactory eval memagent model.path=runs/memagent/final": full(
@@ -177,6 +227,20 @@ TABLE: dict[str, Callable[[str], None]] = {
         )
         for agent in ("no_memory", "full_context", "rag_bm25", "rag_embedding")
     },
+    "memfactory eval memagent --agents memagent,no_memory,full_context,rag_bm25,rag_embedding": full(
+        "sampler=hf", "evaluation.limit=1", "evaluation.sets=[1x]"
+    ),
+    "memfactory eval --models tiny,runs/memagent/final --agents memagent,no_memory,rag_bm25 --benchmarks facts": full(
+        "sampler=hf", "evaluation.limit=1", "evaluation.sets=[1x]"
+    ),
+    "memfactory eval --compare before after": full(),
+    "memfactory eval --compare 'both#rag_bm25' 'both#memagent'": full(),
+    "memfactory eval --models smollm2 --benchmarks locomo --agents memagent,oracle evaluation.limit=50": config,
+    "memfactory eval --models smollm2 --benchmarks ruler,ruler_16k evaluation.sets=[niah_single_1,vt] "
+    "evaluation.limit=10": config,
+    "memfactory eval memagent --benchmarks mybench.yaml": full("sampler=hf"),
+    "memfactory data list": full(),
+    "memfactory data fetch locomo": in_catalogue,
     "memfactory eval memagent_smollm2 agent=oracle prompts=baselines "
     "data.train.path=hotpot_dev_distractor_v1.json": full(*TINY, "evaluation.limit=2"),
     "memfactory eval memagent model=smollm2 data=ruler evaluation.limit=10": as_tiny(
@@ -192,6 +256,12 @@ TABLE: dict[str, Callable[[str], None]] = {
         *(f"~data.eval.qa{number}" for number in (2, 3, 4, 5)),
         "data.eval.qa1.length=200",
     ),
+    # looking at runs; several runs are the business of test_page.py
+    "memfactory report runs/memagent": full(),
+    "memfactory report runs/memagent runs/memagent-seed1 --output compare.html": one_run,
+    "memfactory view runs/memagent": no_terminal,
+    "memfactory train memagent tracker=tensorboard": plan,
+    "memfactory train memagent tracker=wandb tracker.mode=offline": config,
     # reading; where weights would have to be converted the tiny policy takes their place, where they would have to be
     # downloaded the recipe is only composed
     "memfactory infer memagent model.path=runs/memagent/final --input text.txt "
@@ -208,6 +278,20 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory infer memagent model=qwen3_1.7b sampler=openai sampler.base_url=http://localhost:8000/v1 "
     '--input book.txt --question "Who wrote the letter?"': config,
     "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": full(*TINY),
+    # talking; each command reads the lines of `talking` where a user would type
+    "memfactory infer memory_r1 --speaker Ana": talking("sampler=hf"),
+    "memfactory infer memory_r1 model=smollm2 sampler=hf --bank banks/mine": as_tiny_talk(),
+    "memfactory infer memory_r1 model=qwen3_1.7b sampler=openai "
+    "sampler.base_url=http://localhost:8000/v1": config,
+    'memfactory infer memory_r1 --input dialogue.jsonl --question "Where does Ana live now?"': full(
+        "sampler=hf"
+    ),
+    "memfactory infer memory_r1 --input locomo10.json --conversation conv-26 --bank banks/conv-26": full(
+        "sampler=hf"
+    ),
+    'memfactory infer memory_r1 --bank banks/conv-26 --question "Where does Ana live now?" --json': full(
+        "sampler=hf"
+    ),
     # data
     "memfactory data check jsonl questions.jsonl": full(),
     "memfactory train memagent_smollm2 data=jsonl data.train.path=questions.jsonl "
@@ -260,11 +344,28 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / f"{name}.jsonl").write_text(json.dumps({"id": "1", **task}) + "\n")
     musique = "".join(json.dumps(musique_example(number)) + "\n" for number in range(60))
     (folder / "musique_ans_v1.0_dev.jsonl").write_text(musique)
+    (folder / "mybench.yaml").write_text(
+        "sets:\n  mine: {type: jsonl, path: questions.jsonl}\nmetrics: [exact_match, f1]\n"
+    )
+    (folder / "dialogue.jsonl").write_text(json.dumps({"speaker": "Ana", "text": "I live in Oslo."}) + "\n")
+    turn = {"dia_id": "D1:1", "speaker": "Ana", "text": "I live in Oslo."}
+    spoken = {
+        "speaker_a": "Ana",
+        "speaker_b": "Ben",
+        "session_1": [turn],
+        "session_1_date_time": "8 May 2023",
+    }
+    conversations = [{"sample_id": name, "qa": [], "conversation": spoken} for name in ("conv-26", "conv-30")]
+    (folder / "locomo10.json").write_text(json.dumps(conversations))
     for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json", "2wiki_dev.json"):
         (folder / name).write_text(json.dumps([hotpotqa_example(number) for number in range(130)]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run(["train", "memagent", *SMALL]) == 0  # some commands begin with runs/memagent/final
+        asked = ["sampler=hf", "evaluation.limit=1", "evaluation.sets=[1x]"]
+        for name, agents in (("before", "memagent"), ("after", "memagent"), ("both", "memagent,rag_bm25")):
+            # and some with results of eval
+            assert run(["eval", "memagent", "--agents", agents, *asked, "-o", name]) == 0
         yield folder
 
 
@@ -300,6 +401,30 @@ def test_every_command_is_in_the_table_and_no_other() -> None:
 @pytest.mark.parametrize("command", TABLE, ids=str)
 def test_command(command: str, reader: Path) -> None:
     TABLE[command](command)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/memory_r1.md"])
+def test_the_library_in_a_few_lines(name: str, reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The code of the page as it stands, on the tiny policy without vLLM."""
+    [code] = [b.text for b in blocks(ROOT / name) if "MemoryAgent(" in b.text]
+    small = code.replace('("memory_r1", bank', '("memory_r1", ["sampler=hf"], bank').replace(
+        "smollm2", "tiny"
+    )
+    small = small.replace("my_bank", f"banks/{Path(name).stem}")
+    assert '"sampler=hf"' in small
+    names: dict[str, Any] = {}
+    if name == "README.md":
+        assert len(code.strip().splitlines()) <= 5
+        exec(small, names)
+        names["agent"].close()
+        assert capsys.readouterr().out.strip()
+    else:  # what a small policy remembers is its own affair: here a memory is there for certain
+        from memfactory.commands.memory_agent import MemoryAgent
+
+        with MemoryAgent("memory_r1", ["sampler=hf"], bank=f"banks/{Path(name).stem}") as agent:
+            keeper = agent._keeper
+            keeper.bank.add("Ana lives in Oslo.", embedding=[1.0] * keeper.bank.dim)
+        exec(small, names)
 
 
 def test_blocks_say_what_they_are() -> None:

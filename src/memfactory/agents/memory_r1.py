@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from memfactory.agents.base import Answer, Remembered
 from memfactory.core.chat import Models
 from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
@@ -23,6 +24,7 @@ from memfactory.modules.extractors import Extractor, Fact
 from memfactory.modules.managers import Manager
 from memfactory.modules.operations import KINDS, Plan, carry_out, settle
 from memfactory.modules.retrievers import Retriever
+from memfactory.modules.sources import supporting_turns
 
 _ERRORS_KEPT = 20
 
@@ -142,18 +144,38 @@ class MemoryR1:
             await self._read(session, bank, models, notes)
             memories.append(show_bank(bank))
             models.report(number, len(sessions), memories[-1])
-        found = await self.retriever.retrieve(bank, task.question, self.top_k)
-        answer = await self.answerer.answer(
-            task.question, found, models[self.roles.answerer], self.answer_tokens
-        )
-        notes.note("answerer", not answer.errors, answer.errors)
+        found, answer = await self._answer(task.question, bank, models, notes)
         return Outcome(answer.reply, tuple(memories), notes.info(bank, answer, found))
+
+    def new_bank(self) -> MemoryBank:
+        """An empty bank that the retriever can search."""
+        return self.retriever.new_bank()
+
+    async def remember(self, session: Session, bank: MemoryBank, models: Models) -> Remembered:
+        """Read one session into a bank; see `BankAgent.remember`."""
+        notes = Notes()
+        await self._read(session, bank, models, notes)
+        return Remembered(dict(notes.operations), tuple(notes.errors))
+
+    async def answer(self, question: str, bank: MemoryBank, models: Models) -> Answer:
+        """Answer from the memories that are retrieved from a bank; see `BankAgent.answer`."""
+        found, answer = await self._answer(question, bank, models, Notes())
+        return Answer(answer.reply, tuple(found), answer.used)
 
     def _start(self) -> MemoryBank:
         if self.bank is None:
-            return self.retriever.new_bank()
+            return self.new_bank()
         self.retriever.check(self.bank)
         return self.bank.fork()
+
+    async def _answer(
+        self, question: str, bank: MemoryBank, models: Models, notes: Notes
+    ) -> tuple[list[MemoryItem], DistilledAnswer]:
+        """Question → memories → answer, and the memories that were shown for it."""
+        found = await self.retriever.retrieve(bank, question, self.top_k)
+        answer = await self.answerer.answer(question, found, models[self.roles.answerer], self.answer_tokens)
+        notes.note("answerer", not answer.errors, answer.errors)
+        return found, answer
 
     async def _read(self, session: Session, bank: MemoryBank, models: Models, notes: Notes) -> None:
         """Session → facts → operations → bank. Without facts there is nothing to manage, and no call."""
@@ -169,7 +191,8 @@ class MemoryR1:
         )
         plan = settle(ordered, bank, related, self.manager.on_error)
         vectors = await self.retriever.vectors(plan.texts)
-        carry_out(plan, bank, vectors, session=session.id, time=session.time)
+        sources = {text: supporting_turns(text, session) for text in plan.texts}
+        carry_out(plan, bank, vectors, session=session.id, time=session.time, sources=sources)
         notes.note("manager", not plan.malformed, plan.errors)
         _count(plan, notes)
 

@@ -1,4 +1,4 @@
-"""`memfactory data`: make data files, and check them."""
+"""`memfactory data`: what data there are; fetch, make and check data files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Make data files, and check them.")
+app = typer.Typer(no_args_is_help=True, help="List, fetch, make and check data.")
 make = typer.Typer(no_args_is_help=True, help="Make data files.")
 app.add_typer(make, name="make")
 
@@ -136,6 +136,45 @@ def facts(
 
     written = make_facts(output=output, sections=sections, count=count, seed=seed, split=split, offset=offset)
     typer.echo(f"{output}: {written} tasks")
+
+
+@app.command("list")
+def list_() -> None:
+    """Show every public or generated data set: what it is, how large, under which licence, how to get it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from memfactory.data.catalog import CATALOG
+
+    table = Table("data set", "what", "reader", "size", "licence", "get it")
+    for entry in CATALOG:
+        parts = f"fetch {entry.name} ({', '.join(entry.parts)})" if entry.parts else ""
+        table.add_row(
+            entry.name,
+            entry.what,
+            entry.reader,
+            entry.size,
+            entry.licence,
+            "; ".join(filter(None, (parts, entry.make))),
+        )
+    Console().print(table)
+
+
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set (see: memfactory data list).")],
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PART]...", help="Only these parts of it.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="FOLDER", help="Where to (default: data/NAME).")
+    ] = None,
+) -> None:
+    """Download a public data set, or say which files to get from where."""
+    from memfactory.data.fetch import fetch as download
+
+    for path in download(name, parts or (), output, say=lambda line: typer.echo(line, err=True)):
+        typer.echo(path)
 
 
 @app.command("check")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from memfactory.core.errors import BadInput
-from memfactory.inference.options import InferOptions
+from memfactory.evaluation.options import DEFAULT_RECIPE, EvalOptions
+from memfactory.inference.options import InferOptions, check_options
 
 if TYPE_CHECKING:
     from memfactory.core.ranks import Ranks
@@ -76,22 +77,85 @@ def train(
 
 
 def evaluate(
-    recipe: RecipeName,
-    overrides: Overrides = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE[,RECIPE]...] [KEY=VALUE | GROUP=OPTION | ~KEY]...",
+            help=f"Recipes (default: {DEFAULT_RECIPE}), then changes, e.g. evaluation.limit=50.",
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option("--models", metavar="A,B", help="Options of the group model, folders or hub ids."),
+    ] = None,
+    agents: Annotated[
+        str | None,
+        typer.Option("--agents", metavar="A,B", help="Options of the group agent, with prompts to match."),
+    ] = None,
+    benchmarks: Annotated[
+        str | None,
+        typer.Option("--benchmarks", metavar="A,B", help="Options of the group benchmark, or YAML files."),
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--compare",
+            metavar="RUN_A RUN_B",
+            help="Compare two finished results (files or run folders, #MODEL/AGENT to name one of several).",
+        ),
+    ] = None,
     output_dir: OutputDir = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
 ) -> int:
-    """Score the policy of a recipe on its held-out tasks."""
-
-    def start(composed: Recipe) -> int:
+    """Score agents on held-out tasks, or compare two results. The same command goes on with what was stopped."""
+    if compare is not None:
+        if arguments or models or agents or benchmarks or output_dir or dry_run or print_config:
+            raise BadInput("--compare RUN_A RUN_B compares finished results and takes nothing else")
         from rich.console import Console
 
-        from memfactory.commands.evaluate import evaluate as run
+        from memfactory.commands.evaluate import compare as compare_results
 
-        return run(composed, Console())
+        return compare_results(*compare, Console())
+    given = list(arguments or ())
+    named = given.pop(0) if given and not given[0].startswith("~") and "=" not in given[0] else DEFAULT_RECIPE
+    options = EvalOptions(
+        recipes=_names("RECIPE", named),
+        models=_names("--models", models),
+        agents=_names("--agents", agents),
+        benchmarks=_names("--benchmarks", benchmarks),
+        overrides=tuple(given),
+        output_dir=None if output_dir is None else str(output_dir),
+    )
+    return _evaluate(options, dry_run, print_config)
 
-    return _run("eval", recipe, overrides, output_dir, dry_run, print_config, start)
+
+def _evaluate(options: EvalOptions, dry_run: bool, print_config: bool) -> int:
+    from rich.console import Console
+
+    from memfactory.commands.cells import make_cells
+
+    cells = make_cells(options, complete=not print_config)
+    if print_config:
+        sys.stdout.write("---\n".join(cell.recipe.annotated_yaml() for cell in cells))
+        return 0
+    if dry_run:
+        from memfactory.commands.plan import plan
+
+        for cell in cells:
+            Console().print(plan(cell.recipe, "eval"))
+        return 0
+    from memfactory.commands.evaluate import evaluate as run
+
+    return run(cells, Console())
+
+
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    """The names of a list with commas."""
+    names = tuple(name.strip() for name in text.split(",")) if text is not None else ()
+    if "" in names:
+        raise BadInput(f"{option}: '{text}' names nothing between two commas")
+    return names
 
 
 def infer(
@@ -99,10 +163,12 @@ def infer(
     overrides: Overrides = None,
     input: Annotated[
         str | None,
-        typer.Option("--input", "-i", metavar="FILE", help="The text to read; - is standard input."),
+        typer.Option(
+            "--input", "-i", metavar="FILE", help="The text to read (- is standard input), or the dialogue."
+        ),
     ] = None,
     question: Annotated[
-        list[str] | None, typer.Option("--question", "-q", help="A question about the text; may be repeated.")
+        list[str] | None, typer.Option("--question", "-q", help="A question about it; may be repeated.")
     ] = None,
     tasks: Annotated[
         Path | None,
@@ -116,11 +182,27 @@ def infer(
         bool, typer.Option("--show-memory", help="Print the memory after every block.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            "--bank", metavar="PATH", help="The memory bank's folder (default: banks/<recipe name>)."
+        ),
+    ] = None,
+    conversation: Annotated[
+        str | None,
+        typer.Option("--conversation", metavar="ID", help="Which dialogue of the file; 'all' for every one."),
+    ] = None,
+    speaker: Annotated[
+        str, typer.Option("--speaker", metavar="NAME", help="Your name in the chat.")
+    ] = "User",
     output_dir: OutputDir = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
 ) -> int:
-    """Read a text and answer questions about it, or do every task of a file."""
+    """Read a text and answer questions about it, or do every task of a file.
+
+    An agent with a memory bank reads a dialogue into its bank, answers from it, or chats if nothing is asked.
+    """
     asked = InferOptions(
         input=input,
         questions=tuple(question or ()),
@@ -128,9 +210,19 @@ def infer(
         output=output,
         show_memory=show_memory,
         json=json,
+        bank=bank,
+        conversation=conversation,
+        speaker=speaker,
     )
     if not print_config:
         _check(asked)
+
+    def check(composed: Recipe) -> None:
+        from memfactory.agents.base import keeps_bank
+        from memfactory.core import registry
+
+        agent = registry.get("agent", composed.schema.agent["type"])
+        check_options(asked, agent.name, keeps_bank=keeps_bank(agent.build))
 
     def start(composed: Recipe) -> int:
         from rich.console import Console
@@ -139,32 +231,29 @@ def infer(
 
         return run(composed, asked, Console(), Console(stderr=True))
 
-    return _run("infer", recipe, overrides, output_dir, dry_run, print_config, start)
+    return _run("infer", recipe, overrides, output_dir, dry_run, print_config, start, check)
 
 
 def _check(asked: InferOptions) -> None:
+    """What is wrong whatever the agent is."""
     if asked.tasks is not None:
         if asked.input is not None or asked.questions:
             raise BadInput("--tasks brings its own texts and questions; leave --input and --question out")
         if not asked.tasks.is_file():
             raise BadInput(f"{asked.tasks}: no such file; --tasks takes a JSON Lines file of tasks")
-        return
-    if asked.input is None:
-        raise BadInput("nothing to read: give --input FILE (or -) with --question, or --tasks FILE.jsonl")
-    if not asked.questions:
-        raise BadInput("nothing to answer: give --question '...'")
-    if asked.input != "-" and not Path(asked.input).exists():
-        raise BadInput(f"{asked.input}: no such file; --input takes a text file, or - for standard input")
+    elif asked.input not in (None, "-") and not Path(str(asked.input)).exists():
+        raise BadInput(f"{asked.input}: no such file; --input takes a file, or - for standard input")
 
 
 def _run(
-    command: Literal["train", "eval", "infer"],
+    command: Literal["train", "infer"],
     name: str,
     overrides: list[str] | None,
     output_dir: Path | None,
     dry_run: bool,
     print_config: bool,
     start: Callable[[Recipe], int],
+    check: Callable[[Recipe], None] = lambda composed: None,
 ) -> int:
     from memfactory.recipe.load import load_recipe
 
@@ -174,6 +263,7 @@ def _run(
     if print_config:
         sys.stdout.write(composed.annotated_yaml())
         return 0
+    check(composed)
     if dry_run:
         from rich.console import Console
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from memfactory.agents.base import keeps_bank
+from memfactory.commands.chat import chat
+from memfactory.commands.dialogue import read_and_answer
 from memfactory.commands.graph import make_collector, open_policy, open_sampler
-from memfactory.core.errors import BadInput, ServiceError
+from memfactory.commands.results import json_for, unanswered
+from memfactory.core import registry
+from memfactory.core.errors import ServiceError
 from memfactory.core.files import disk_errors
 from memfactory.core.types import Rollout, Task
-from memfactory.inference.options import InferOptions
-from memfactory.inference.reading import (
-    done_ids,
-    question_tasks,
-    read_text,
-    result_of,
-    unique_ids,
-    write_result,
-)
+from memfactory.inference.options import InferOptions, check_options
+from memfactory.inference.reading import question_tasks, read_text, result_of, unique_ids, write_result
 from memfactory.recipe.build import build_agent, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.rollouts.collect import Collector
@@ -32,18 +29,16 @@ from memfactory.rollouts.collect import Collector
 def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Console) -> int:
     """Answer; results go to `console` (standard output), progress to `errors` (standard error).
 
+    An agent that keeps a memory bank answers from that (`commands.dialogue`), or chats (`commands.chat`).
     Returns 0, or 1 when a task could not be done.
     """
-    tasks = _tasks(options)
-    if options.output is not None:
-        with disk_errors(options.output):
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-        done = done_ids(options.output)
-        if done:
-            errors.print(
-                f"{options.output}: {len(done)} answers are there already, going on", highlight=False
-            )
-        tasks = [task for task in tasks if task.id not in done]
+    agent = registry.get("agent", recipe.schema.agent["type"])
+    check_options(options, agent.name, keeps_bank=keeps_bank(agent.build))
+    if options.tasks is None and keeps_bank(agent.build):
+        if options.input is None and not options.questions:
+            return chat(recipe, options, console, errors)
+        return read_and_answer(recipe, options, console, errors)
+    tasks = unanswered(_tasks(options), options.output, errors)
     if not tasks:
         errors.print("nothing left to do", highlight=False)
         return 0
@@ -65,19 +60,13 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
 
 
 def _tasks(options: InferOptions) -> list[Task]:
-    if (options.input is None) == (options.tasks is None):
-        raise BadInput("give either --input FILE with --question, or --tasks FILE.jsonl")
     if options.tasks is not None:
-        if options.questions:
-            raise BadInput("--question goes with --input; the tasks of --tasks bring their own")
         tasks: list[Task] = list(
             build_tasks({"type": "jsonl", "path": str(options.tasks), "require_answers": False})
         )
         unique_ids(tasks, str(options.tasks))
         return tasks
     assert options.input is not None
-    if not options.questions:
-        raise BadInput("--input needs at least one --question")
     name = "input" if options.input == "-" else Path(options.input).name
     return question_tasks(read_text(options.input), options.questions, name)
 
@@ -132,7 +121,7 @@ def _print(rollouts: list[Rollout], options: InferOptions, console: Console, err
     results = [result_of(rollout, memories=options.show_memory) for rollout in rollouts]
     if options.json:
         value: Any = results[0] if len(results) == 1 else results
-        console.file.write(_json_for(value, console.encoding) + "\n")
+        console.file.write(json_for(value, console.encoding) + "\n")
         return
     for result in results:
         if len(results) > 1:
@@ -155,13 +144,3 @@ def _follows_memory(tasks: int, options: InferOptions) -> bool:
 
 def _print_memory(console: Console, block: int, memory: str) -> None:
     console.print(f"[memory after block {block}]\n{memory}\n", highlight=False, markup=False, soft_wrap=True)
-
-
-def _json_for(value: Any, encoding: str) -> str:
-    """JSON in readable characters, or in escapes where the output cannot hold them (broken surrogates, ASCII)."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return json.dumps(value, indent=2)
-    return text

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
+    evaluation_settings,
+    first_metric,
     learner_on,
     make_collector,
     open_environment,
@@ -26,6 +28,7 @@ from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed, seed_everything
 from memfactory.data.sampling import TaskOrder
 from memfactory.data.traces import Trace
+from memfactory.evaluation.judged import judge_lines
 from memfactory.evaluation.runner import SetResult, evaluate_sets
 from memfactory.learners.base import Learner
 from memfactory.recipe.build import build_agent, build_component, build_tasks
@@ -34,6 +37,7 @@ from memfactory.training.rl import GroupSettings, RolloutSource
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.sft import SFT_OBJECTIVE, TraceSource
 from memfactory.training.summary import summarise, write_summary
+from memfactory.training.trackers.base import GuardedTracker, tracked_run
 from memfactory.training.trainer import RowSource, Schedule, Trainer
 from memfactory.training.view import TrainingView
 
@@ -74,7 +78,11 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
             return 0
     seed_everything(derive_seed(recipe.schema.seed, "train"))
     source = None
+    # Made first: a package that is missing must be told before minutes of loading.
+    chosen = recipe.schema.tracker if ranks.first else {"type": "none"}
+    tracker = build_component("tracker", chosen)
     with TrainingView(console) as view:
+        tracker = GuardedTracker(tracker, chosen["type"], view.say)
         try:
             if ranks.first and run.path.is_dir():
                 # A new folder is made only when nothing can be wrong with the input any more.
@@ -89,12 +97,15 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                     run.clear()
                 write_text(run.recipe_path, recipe.to_yaml())
                 view.log_to(run.path / "log.txt")
+                done = max((step for step, _ in run.checkpoints()), default=0)
+                if recipe.schema.tracker["type"] != "none":
+                    tracker.start(tracked_run(run.path, done, recipe.plain))
             if ranks.world > 1:
                 view.say(f"{ranks.world} ranks, learner {learner_on(ranks, recipe.schema.learner)['type']}")
-            trainer = _trainer(recipe, source, learner, objective, run, view, started, ranks)
+            trainer = _trainer(recipe, source, learner, objective, run, view, tracker, started, ranks)
             code = trainer.train()
             if code == 0 and ranks.first:
-                metric = "exact_match" if recipe.schema.stage == "rl" else "nll"
+                metric = first_metric(recipe) if recipe.schema.stage == "rl" else "nll"
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
                 write_summary(run, summary, console)
@@ -102,11 +113,10 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
             return code
         except BaseException:
             if ranks.world > 1:
-                source = (
-                    None  # closing an engine may wait for ranks that wait for this one; all of them end now
-                )
+                source = None  # closing an engine may wait for ranks that wait for this one; all end now
             raise
         finally:
+            tracker.finish()
             run.release()
             if source is not None:
                 source.close()
@@ -128,6 +138,7 @@ def _trainer(
     objective: Objective,
     run: RunFolder,
     view: TrainingView,
+    tracker: GuardedTracker,
     started: float,
     ranks: Ranks,
 ) -> Trainer:
@@ -146,9 +157,7 @@ def _trainer(
         ),
         run=run,
         view=view,
-        track=build_component("tracker", recipe.schema.tracker, run_folder=run.path).log
-        if ranks.first
-        else lambda record: None,
+        track=tracker.log,
         started=started,
         ranks=ranks,
     )
@@ -162,17 +171,20 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
     policy = open_policy(recipe)
     agent = build_agent(recipe)
     learner = open_learner(recipe, policy, ranks)
-    sampler = open_sampler(recipe, policy, ranks)
+    sampler = open_sampler(recipe, policy, training=True, ranks=ranks)
     collector = make_collector(recipe, policy, sampler, agent, environment, training=True, ranks=ranks)
     evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False, ranks=ranks)
 
     def evaluate(label: str) -> Mapping[str, SetResult]:
-        return evaluate_sets(
+        results = evaluate_sets(
             evaluator,
             environment.eval_tasks,
-            repeats=schema.evaluation.repeats,
+            settings=evaluation_settings(recipe),
             watch=lambda name, rollouts: view.counting(f"evaluating {label}: {name}", rollouts),
         )
+        for line in judge_lines({name: result.judges for name, result in results.items()}):
+            view.say(line)
+        return results
 
     source = RolloutSource(
         GroupSettings(

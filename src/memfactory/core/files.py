@@ -17,8 +17,11 @@ _TEMPORARY = ".partial"
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write below `path` into one line that names the path and the remedy."""
+def disk_errors(path: Path, option: str = "--output-dir") -> Iterator[None]:
+    """Turn a failed write below `path` into one line that names the path and the remedy.
+
+    `option` is what chooses another place.
+    """
     try:
         yield
     except OSError as error:
@@ -27,10 +30,10 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: the disk is full; free some space and run the same command again"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise DiskError(f"{path}: no permission to write here; choose another --output-dir") from error
+            raise DiskError(f"{path}: no permission to write here; choose another {option}") from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
             raise DiskError(
-                f"{path}: cannot be written here ({error.strerror}); choose another --output-dir"
+                f"{path}: cannot be written here ({error.strerror}); choose another {option}"
             ) from error
         raise
 

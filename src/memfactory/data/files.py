@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.data.catalog import where_to_get
 
 Record = Mapping[str, Any]
 _BOM = b"\xef\xbb\xbf"
@@ -225,7 +226,7 @@ def _existing(path: str) -> Path:
         near = did_you_mean(
             file.name, [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
         )
-        raise BadInput(f"{path}: no such data file{near}")
+        raise BadInput(f"{path}: no such data file{where_to_get(path) or near}")
     return file
 
 

@@ -3,73 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from memfactory.core.errors import ServiceError
 from memfactory.core.types import Rollout, Task
-from memfactory.metrics.boxed import last_boxed
-from memfactory.metrics.qa import exact_match, f1, sub_exact_match
-from memfactory.metrics.ruler import string_match_all, string_match_part
+from memfactory.evaluation.cost import Cost, PeakMemory
+from memfactory.evaluation.journal import Journal, Key, Line
+from memfactory.evaluation.metrics import DEFAULT_METRICS
+from memfactory.evaluation.predictions import Prediction, digest, finish, predict, score
+from memfactory.evaluation.scores import SetResult, summarise_set
 from memfactory.rollouts.collect import Collector
-from memfactory.rollouts.operation_mix import operation_mix
 
-METRICS = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "f1": f1}
-#: A benchmark's own metric, which a task may name in `meta["metric"]`; scored beside the others.
-TASK_METRICS = {"string_match_all": string_match_all, "string_match_part": string_match_part}
+__all__ = ["Prediction", "SetResult", "Settings", "evaluate_set", "evaluate_sets", "predict"]
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """One scored rollout of one task. `boxed` tells whether the reply held a boxed answer.
-
-    `answer` is the boxed text, or the whole reply when there is none.
-    """
-
-    task_id: str
-    index: int
-    question: str
-    golds: tuple[str, ...]
-    answer: str
-    reply: str
-    boxed: bool
-    scores: Mapping[str, float]
-    rewards: Mapping[str, float]
-    memories: tuple[str, ...]
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    truncated_calls: int
-    error: str | None
+#: Told of every prediction: one that was just made, or was there already.
+OnPrediction = Callable[[Prediction], None]
 
 
 @dataclass(frozen=True)
-class SetResult:
-    """Scores of one evaluation set: means over tasks and repeats, 0..1; failed rollouts score 0.
+class Settings:
+    """`repeats` rollouts of each task; the first `log_rollouts` of a set keep their calls.
 
-    A metric that tasks name themselves is among them only if all tasks of the set name it.
+    They are scored by `metrics`; None is the usual ones and the one that tasks name themselves.
     """
 
-    name: str
-    tasks: int
-    repeats: int
-    scores: Mapping[str, float]
-    boxed: float
-    errors: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    operations: Mapping[str, float]
-    """Shares of the operations on memory banks; empty for agents without a bank."""
-    predictions: tuple[Prediction, ...]
-
-    def as_json(self, *, predictions: bool = True) -> dict[str, Any]:
-        """A JSON-ready dictionary."""
-        value = asdict(self)
-        if not predictions:
-            del value["predictions"]
-        return value
+    repeats: int = 1
+    metrics: tuple[str, ...] | None = None
+    log_rollouts: int = 0
 
 
 def evaluate_set(
@@ -77,93 +39,133 @@ def evaluate_set(
     name: str,
     tasks: Sequence[Task],
     *,
-    repeats: int,
+    repeats: int = 1,
     phase: str,
-    on_done: Callable[[Rollout], None] | None = None,
+    settings: Settings | None = None,
+    journal: Journal | None = None,
+    on_prediction: OnPrediction | None = None,
 ) -> SetResult:
-    """Run `repeats` rollouts of each task and score them. `phase` enters the sampling seeds."""
-    started = time.perf_counter()
-    groups = collector.collect(tasks, repeats, phase, on_done)
-    predictions = tuple(predict(rollout) for group in groups for rollout in group)
-    count = max(len(predictions), 1)
-    return SetResult(
-        name=name,
-        tasks=len(tasks),
-        repeats=repeats,
-        scores={metric: sum(p.scores[metric] for p in predictions) / count for metric in _shared(tasks)},
-        boxed=sum(p.boxed for p in predictions) / count,
-        errors=sum(p.error is not None for p in predictions),
-        prompt_tokens=sum(p.prompt_tokens for p in predictions),
-        completion_tokens=sum(p.completion_tokens for p in predictions),
-        seconds=time.perf_counter() - started,
-        operations=operation_mix(rollout.outcome for group in groups for rollout in group),
-        predictions=predictions,
-    )
+    """Run `repeats` rollouts of each task and score them. `phase` enters the sampling seeds.
+
+    Rollouts that are in the journal are not made again; finished ones are added to it. `settings` win over
+    `repeats`. Raises `ServiceError`, saying how many are left, when a service lost a rollout: no score is made of
+    what is there, and what was finished stays in the journal.
+    """
+    settings = settings or Settings(repeats=repeats)
+    run = _SetRun(name, settings, journal, on_prediction)
+    with PeakMemory() as memory:
+        run.memory = memory
+        collector.work_off(run.jobs(tasks), phase, run.done)
+    if run.lost is not None:
+        missing = len(tasks) * settings.repeats - len(run.predictions)
+        raise ServiceError(
+            f"{run.lost} ({missing} of {len(tasks) * settings.repeats} rollouts of set '{name}' are not finished, "
+            f"so there is no score)"
+        )
+    return run.result()
 
 
 def evaluate_sets(
     collector: Collector,
     sets: Mapping[str, Sequence[Task]],
     *,
-    repeats: int,
-    watch: Callable[[str, int], AbstractContextManager[Callable[[], None]]],
+    settings: Settings,
+    watch: Callable[[str, int], AbstractContextManager[OnPrediction]],
+    journal: Journal | None = None,
 ) -> dict[str, SetResult]:
     """Evaluate one set after the other. `watch(name, rollouts)` gives what to call after each rollout."""
     results = {}
     for name, tasks in sets.items():
-        with watch(name, len(tasks) * repeats) as count:
+        with watch(name, len(tasks) * settings.repeats) as on_prediction:
             results[name] = evaluate_set(
                 collector,
                 name,
                 tasks,
-                repeats=repeats,
                 phase=f"eval-{name}",
-                on_done=lambda rollout, count=count: count(),  # type: ignore[misc]
+                settings=settings,
+                journal=journal,
+                on_prediction=on_prediction,
             )
     return results
 
 
-def predict(rollout: Rollout) -> Prediction:
-    """Score one rollout's reply against the task's gold answers."""
-    reply = rollout.outcome.reply if rollout.outcome is not None else ""
-    boxed = last_boxed(reply)
-    answer = reply if boxed is None else boxed
-    failed = rollout.error is not None or rollout.outcome is None
-    return Prediction(
-        task_id=rollout.task.id,
-        index=rollout.index,
-        question=rollout.task.question,
-        golds=rollout.task.answers,
-        answer=answer,
-        reply=reply,
-        boxed=boxed is not None,
-        scores={
-            name: 0.0 if failed else metric(answer, rollout.task.answers)
-            for name, metric in _metrics_of(rollout.task).items()
-        },
-        rewards=dict(rollout.rewards),
-        memories=rollout.outcome.memories if rollout.outcome is not None else (),
-        calls=len(rollout.calls),
-        prompt_tokens=sum(len(call.prompt_ids) for call in rollout.calls),
-        completion_tokens=sum(len(call.completion_ids) for call in rollout.calls),
-        truncated_calls=sum(call.finish_reason == "length" for call in rollout.calls),
-        error=rollout.error,
-    )
+class _SetRun:
+    """One pass over a set: which rollouts are still to be made, and what came of all of them."""
 
+    def __init__(
+        self, name: str, settings: Settings, journal: Journal | None, on_prediction: OnPrediction | None
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.journal = journal
+        self.on_prediction = on_prediction
+        self.memory: PeakMemory | None = None
+        self.predictions: dict[tuple[int, int], Prediction] = {}
+        self.lost: str | None = None
+        self._started = time.perf_counter()
+        self._places: dict[tuple[str, int], tuple[int, str]] = {}
+        self._session = f"{time.time():.6f}" if journal is None else journal.session
+        self._lines: list[Line] = []
 
-def _metrics_of(task: Task) -> dict[str, Callable[[str, Sequence[str]], float]]:
-    """What a reply to the task is scored by; a name in `meta` that is no metric here means nothing."""
-    named = task.meta.get("metric")
-    own = {named: TASK_METRICS[named]} if isinstance(named, str) and named in TASK_METRICS else {}
-    return {**METRICS, **own}
+    def jobs(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, int]]:
+        """The rollouts that are not in the journal, in order; tasks are read when their turn comes."""
+        for number in range(len(tasks)):
+            task = tasks[number]
+            task_digest = digest(task)
+            for index in range(self.settings.repeats):
+                line = self.journal and self.journal.get(Key(self.name, task.id, task_digest, index))
+                if line:
+                    self._lines.append(line)
+                    self._keep(number, score(task, index, line.finished, self.settings.metrics, task_digest))
+                else:
+                    self._places[task.id, index] = (number, task_digest)
+                    yield task, index
 
+    def done(self, rollout: Rollout) -> None:
+        """Keep a finished rollout, note one that a service lost."""
+        if rollout.lost:
+            self.lost = self.lost or rollout.error
+            return
+        task, index = rollout.task, rollout.index
+        number, task_digest = self._places.pop((task.id, index))
+        trace = number * self.settings.repeats + index < self.settings.log_rollouts
+        finished = finish(rollout, trace=trace)
+        assert self.memory is not None
+        clock = round(time.perf_counter() - self._started, 3)
+        line = Line(finished, self._session, clock, self.memory.bytes, self.memory.gpu_bytes)
+        self._lines.append(line)
+        # What a judge failed on is made again by the next start, so that the judge is asked again.
+        if self.journal is not None and finished.judged:
+            self.journal.add(Key(self.name, task.id, task_digest, index), line)
+        self._keep(number, score(task, index, finished, self.settings.metrics, task_digest))
 
-def _shared(tasks: Sequence[Task]) -> list[str]:
-    """Names of the metrics that all tasks of a set are scored by."""
-    shared = dict.fromkeys((*METRICS, *TASK_METRICS))
-    if not len(tasks):
-        return list(METRICS)
-    for task in tasks:
-        own = _metrics_of(task)
-        shared = {name: None for name in shared if name in own}
-    return list(shared)
+    def result(self) -> SetResult:
+        """The set's figures, predictions in the order of the tasks."""
+        predictions = [prediction for _, prediction in sorted(self.predictions.items())]
+        return summarise_set(
+            self.name,
+            predictions,
+            repeats=self.settings.repeats,
+            metrics=self.settings.metrics or DEFAULT_METRICS,
+            cost=self._cost(),
+        )
+
+    def _keep(self, number: int, prediction: Prediction) -> None:
+        self.predictions[number, prediction.index] = prediction
+        if self.on_prediction is not None:
+            self.on_prediction(prediction)
+
+    def _cost(self) -> Cost:
+        """Of all that the lines say, so that it is the same whether they were made now or earlier."""
+        clocks: dict[str, float] = {}
+        for line in self._lines:
+            clocks[line.session] = max(clocks.get(line.session, 0.0), line.clock)
+        gpu = [line.peak_gpu_memory for line in self._lines if line.peak_gpu_memory is not None]
+        return Cost(
+            calls=sum(line.finished.calls for line in self._lines),
+            prompt_tokens=sum(line.finished.prompt_tokens for line in self._lines),
+            completion_tokens=sum(line.finished.completion_tokens for line in self._lines),
+            seconds=round(sum(clocks.values()), 3),
+            peak_memory_bytes=max((line.peak_memory for line in self._lines), default=0),
+            peak_gpu_memory_bytes=max(gpu, default=None),
+        )

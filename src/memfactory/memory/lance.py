@@ -10,12 +10,14 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from memfactory.core.errors import BadInput, UserError
 from memfactory.core.files import disk_errors, write_json
+from memfactory.memory.item import MemoryItem
 from memfactory.memory.lance_rows import GONE, TABLE, Snapshot, lance_errors, read_state, schema, to_table
 from memfactory.memory.layered import BankState, LayeredBank, TextIndexOnce
 from memfactory.memory.layers import Layer, compacted, merged
@@ -95,6 +97,10 @@ class LanceBank(LayeredBank):
         self._settled = 0
         self._restore(self._committed)
 
+    def changes(self) -> Mapping[str, MemoryItem | None]:
+        """What the open transaction has changed so far, by id; None was deleted."""
+        return merged((*self._layers[self._settled :], self._open), self.dim).changes
+
     def optimize(self, *, index: bool | None = None) -> None:
         """Tidy the table: fewer files, deleted rows gone, new rows in the index, versions over an hour old dropped.
 
@@ -141,7 +147,7 @@ class LanceBank(LayeredBank):
         write_json(self.path / _INFO, info)
 
     def _take_lock(self) -> None:
-        with disk_errors(self.path):
+        with disk_errors(self.path, option="--bank"):
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -154,7 +160,7 @@ class LanceBank(LayeredBank):
                 "bank of your own"
             ) from None
         self._lock = descriptor
-        with disk_errors(self.path):
+        with disk_errors(self.path, option="--bank"):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 

@@ -151,22 +151,31 @@ def carry_out(
     *,
     session: str = "",
     time: str = "",
+    sources: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Make the changes of a settled plan, all of them or none; `vectors` has the embeddings of `plan.texts`."""
+    """Make the changes of a settled plan, all of them or none; `vectors` has the embeddings of `plan.texts`.
+
+    `sources` are the ids of the turns on which each text rests; an updated memory keeps those it had before.
+    """
+    rests_on = sources or {}
     with bank.transaction():
         for operation in plan.operations:
             when = {"session": session, "time": time}
             if operation.kind == "add":
                 fact = operation.fact
                 about: dict[str, Any] = {"key": fact.key, "type": fact.type, "tags": fact.tags}
+                about["sources"] = rests_on.get(operation.text, ())
                 bank.add(operation.text, embedding=vectors[operation.text], **about, **when)
             elif operation.kind == "update":
-                # A title of the old text may not fit the new one.
+                old = bank.get(operation.id)
+                before = old.sources if old is not None else ()
                 bank.update(
                     operation.id,
                     text=operation.text,
                     embedding=vectors[operation.text],
-                    key=KEEP if _same(bank, operation) else "",
+                    # A title of the old text may not fit the new one.
+                    key=KEEP if old is not None and old.text == operation.text else "",
+                    sources=dict.fromkeys((*before, *rests_on.get(operation.text, ()))),
                     **when,
                 )
             elif operation.kind == "delete":
@@ -222,11 +231,6 @@ def _with_shown_id(operation: Operation, shown: set[str]) -> Operation:
     """The operation, its id made whole where only the number of one that was shown is given."""
     whole = f"m{operation.id}"
     return replace(operation, id=whole) if operation.id not in shown and whole in shown else operation
-
-
-def _same(bank: MemoryBank, operation: Operation) -> bool:
-    item = bank.get(operation.id)
-    return item is not None and item.text == operation.text
 
 
 def _id(value: object) -> str:

@@ -35,12 +35,16 @@ BUILTIN = (
     "memfactory.environments.long_context",
     "memfactory.environments.memory_bank",
     "memfactory.data.sources",
-    "memfactory.data.mixture",
     "memfactory.memory.embedders",
     "memfactory.rewards.answer",
     "memfactory.rewards.format",
+    "memfactory.rewards.judge",
     "memfactory.rewards.operations",
-    "memfactory.training.trackers",
+    "memfactory.training.trackers.base",
+    "memfactory.training.trackers.tensorboard",
+    "memfactory.training.trackers.wandb",
+    "memfactory.training.trackers.trackio",
+    "memfactory.training.trackers.swanlab",
 )
 
 _loaded_files: dict[Path, float] = {}

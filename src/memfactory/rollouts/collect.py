@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 from memfactory.agents.base import Agent
 from memfactory.core.chat import Models
 from memfactory.core.errors import ServiceError, TaskError
-from memfactory.core.types import Call, Rollout, Task
+from memfactory.core.types import Call, MemoryState, Rollout, Task
 
 ProgressFn = Callable[[int, int, "str | None"], None]
+T = TypeVar("T")
+
+#: Rollouts in flight where nothing bounds them and jobs are made as they are asked for.
+_MOST_AT_ONCE = 1024
 
 
 class ModelsFactory(Protocol):
@@ -45,13 +50,23 @@ class Collector:
     ) -> Rollout:
         """Run the agent once. A task it cannot do, or a service that failed, is recorded as `error`."""
         rollout = Rollout(task=task, index=index)
-        models = self.make_models(phase=phase, task=task, index=index, calls=rollout.calls, progress=progress)
+        started = time.perf_counter()
+
+        def note(done: int, total: int, memory: str | None) -> None:
+            if memory is not None:
+                rollout.states.append(MemoryState(len(rollout.calls), memory))
+            if progress is not None:
+                progress(done, total, memory)
+
+        models = self.make_models(phase=phase, task=task, index=index, calls=rollout.calls, progress=note)
         try:
             rollout.outcome = await self.agent(task, models)
             if self.score is not None:
                 rollout.rewards = await self.score(rollout)
         except (TaskError, ServiceError) as error:
             rollout.error = str(error)
+            rollout.lost = isinstance(error, ServiceError)
+        rollout.seconds = time.perf_counter() - started
         return rollout
 
     def collect(
@@ -67,11 +82,33 @@ class Collector:
         order on every run. What an agent raises beyond the errors that are recorded stops all of them,
         and comes out as it was raised (the first, when several failed at once).
         """
-        try:
-            return asyncio.run(self._collect(tasks, copies, phase, on_done))
-        except BaseExceptionGroup as group:
-            first = group.exceptions[0]
-        raise first
+        return _run(self._collect(tasks, copies, phase, on_done))
+
+    def work_off(
+        self, jobs: Iterable[tuple[Task, int]], phase: str, on_done: Callable[[Rollout], None]
+    ) -> None:
+        """Run jobs (task, index) in their order, at most `concurrency` at once; each is made when its turn comes.
+
+        Once a service has lost a rollout no further job is started; what is under way is finished. What an
+        agent raises comes out as from `collect`.
+        """
+        _run(self._work_off(iter(jobs), phase, on_done))
+
+    async def _work_off(
+        self, jobs: Iterator[tuple[Task, int]], phase: str, on_done: Callable[[Rollout], None]
+    ) -> None:
+        lost = False
+
+        async def worker() -> None:
+            nonlocal lost
+            while not lost and (job := next(jobs, None)) is not None:
+                rollout = await self.rollout(*job, phase)
+                lost = lost or rollout.lost
+                on_done(rollout)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.concurrency or _MOST_AT_ONCE):
+                group.create_task(worker())
 
     async def _collect(
         self,
@@ -95,3 +132,12 @@ class Collector:
         async with asyncio.TaskGroup() as group:
             running = [[group.create_task(one(task, index)) for index in range(copies)] for task in tasks]
         return [[task.result() for task in copies_of_task] for copies_of_task in running]
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; of several errors at once the first comes out, as it was raised."""
+    try:
+        return asyncio.run(work)
+    except BaseExceptionGroup as group:
+        first = group.exceptions[0]
+    raise first

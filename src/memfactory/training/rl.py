@@ -21,14 +21,17 @@ from memfactory.training.credit import Credit, assign_credit
 from memfactory.training.rollout_metrics import rollout_metrics, rollout_record
 from memfactory.training.trainer import Batch
 
+#: Characters of a prompt that are kept of the second and later rollouts of a recorded group.
+_LONGEST_PROMPT_OF_COPIES = 2000
+
 
 @dataclass(frozen=True)
 class GroupSettings:
     """How many rollouts a step takes and how they are compared.
 
     With `dynamic_sampling`, groups of further tasks are added for those whose rewards do not differ, at most
-    `max_refills` times a step; the latter make no rows but stay in the step's figures. `log_rollouts` rollouts a step
-    are kept as readable text.
+    `max_refills` times a step; the latter make no rows but stay in the step's figures. At least `log_rollouts`
+    rollouts a step are kept as readable text, in whole groups.
     """
 
     tasks_per_step: int
@@ -67,7 +70,7 @@ class RolloutSource:
     def rows(self, step: int, position: int) -> Batch:
         """Collect groups for the tasks at `position`, give credit, make rows.
 
-        Raises the agents' error when not a single rollout of the step could be finished.
+        Raises the agents' or the judge's error when not a single rollout of the step could be finished and judged.
         """
         wanted = self.settings.tasks_per_step
         groups, position = self._groups(step, position, wanted, refill=0)
@@ -84,11 +87,13 @@ class RolloutSource:
             raise ServiceError(
                 f"all {len(credit.rollouts)} rollouts of step {step + 1} failed; first: {first}"
             )
+        if credit.failed_rollouts + credit.unjudged_rollouts == len(credit.rollouts):
+            raise ServiceError(self._unjudged(credit.rollouts, step))
         return Batch(
             rows=credit.rows,
             position=position,
             metrics=rollout_metrics(credit, self.environment.rubric),
-            records=self._records(credit),
+            records=self._records(groups, credit),
         )
 
     def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
@@ -136,13 +141,37 @@ class RolloutSource:
             drop_zero_variance=self.settings.drop_zero_variance,
         )
 
-    def _records(self, credit: Credit) -> list[dict[str, Any]]:
-        kept = range(min(self.settings.log_rollouts, len(credit.rollouts)))
-        return [
-            rollout_record(
-                credit.rollouts[i],
-                credit.advantages[i],
-                self.environment.rubric.total(credit.rollouts[i].rewards),
-            )
-            for i in kept
-        ]
+    def _records(self, groups: Sequence[Sequence[Rollout]], credit: Credit) -> list[dict[str, Any]]:
+        """The first groups of the step, whole, so that the rollouts of a task can be held side by side.
+
+        All but the first rollout of a group have long prompts cut: they read the same text as the first.
+        """
+        records: list[dict[str, Any]] = []
+        for number, group in enumerate(groups):
+            if len(records) >= self.settings.log_rollouts:
+                break
+            for rollout in group:
+                total = self._total(rollout)
+                records.append(
+                    rollout_record(
+                        rollout,
+                        credit.advantages[len(records)],
+                        total,
+                        group=number,
+                        longest_prompt=None if rollout is group[0] else _LONGEST_PROMPT_OF_COPIES,
+                    )
+                )
+        return records
+
+    def _unjudged(self, rollouts: Sequence[Rollout], step: int) -> str:
+        rubric = self.environment.rubric
+        failed = [r.verdicts[name] for r in rollouts if r.error is None for name in rubric.unjudged(r)]
+        return (
+            f"no rollout of step {step + 1} could be judged by {failed[0].judge} "
+            f"({len(failed)} tried); first: {failed[0].said}; the same command goes on from the last checkpoint"
+        )
+
+    def _total(self, rollout: Rollout) -> float | None:
+        """The weighted reward; None where a judge failed, because a part of the sum is not known."""
+        rubric = self.environment.rubric
+        return None if rubric.unjudged(rollout) else rubric.total(rollout.rewards)

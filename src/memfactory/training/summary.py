@@ -47,7 +47,7 @@ def write_summary(run: RunFolder, summary: Mapping[str, Any], console: Console) 
     if len(curve) > 1:
         console.print(_terminal_plot(curve, name), highlight=False, markup=False)
         _png_plot(curve, name, run.path / f"{name}.png")
-    example = _example(run)
+    example = _example(run, summary["metric"])
     if example:
         console.print(example, highlight=False, markup=False)
     write_text(run.path / "report.md", _report(summary, example, name if len(curve) > 1 else None))
@@ -139,7 +139,7 @@ def _png_plot(curve: Sequence[tuple[int, float]], name: str, path: Path) -> None
     write_bytes(path, picture.getvalue())
 
 
-def _example(run: RunFolder) -> str:
+def _example(run: RunFolder, metric: str) -> str:
     """The same held-out task before and after: what the memory held, step by step."""
     paths = [run.path / "evaluation" / f"{label}.json" for label in ("before", "after")]
     if not all(path.exists() for path in paths):
@@ -149,7 +149,7 @@ def _example(run: RunFolder) -> str:
         old = {p["task_id"]: p for p in before[name].get("predictions", [])}
         for new in after[name].get("predictions", []):
             was = old.get(new["task_id"])
-            if was and new["scores"]["exact_match"] == 1 and was["scores"]["exact_match"] == 0:
+            if was and new["scores"].get(metric) == 1 and was["scores"].get(metric) == 0:
                 return _example_text(was, new)
     return ""
 
@@ -177,4 +177,7 @@ def _report(summary: Mapping[str, Any], example: str, plot: str | None) -> str:
         parts.append(f"![{plot} by step]({plot}.png)")
     if example:
         parts.append(f"## One held-out task\n\n```text\n{example}\n```")
+    parts.append(
+        "Curves, times and a rollout viewer: `memfactory report` and `memfactory view`, with this folder's name."
+    )
     return "\n\n".join(parts) + "\n"

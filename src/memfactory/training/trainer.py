@@ -19,6 +19,7 @@ from memfactory.core.types import Row
 from memfactory.learners.base import Learner
 from memfactory.training.interrupt import StopRequest
 from memfactory.training.run_folder import RunFolder
+from memfactory.training.trackers.base import held_out_scores
 
 STATE_FORMAT = 1
 
@@ -187,6 +188,7 @@ class Trainer:
             self.source.sync(self.learner, version)
             if self.ranks.first:
                 write_json(path, {"step": self.state.step, **scores})
+            self.track(held_out_scores(self.state.step, scores))
 
     def _save(self) -> None:
         newest = self.ranks.broadcast(self.run.checkpoints()[-1:])

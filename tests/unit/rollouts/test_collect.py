@@ -97,15 +97,13 @@ def test_tasks_and_services_that_fail_are_recorded_with_the_calls_made_so_far(ki
     assert good.error is None and good.outcome == Outcome(reply="yes")
 
 
-def test_a_judge_that_fails_makes_a_failed_rollout_that_scores_nothing() -> None:
+def test_a_scorer_that_fails_loses_the_rollout_and_there_is_no_score() -> None:
     async def score(rollout: Rollout) -> dict[str, float]:
         raise ServiceError("judge gone")
 
     run, _ = collector(ask, ["gold"], score=score)
-    result = evaluate_set(run, "s", [task()], repeats=1, phase="eval")
-    assert result.errors == 1
-    assert set(result.scores.values()) == {0.0}
-    assert result.predictions[0].error == "judge gone"
+    with pytest.raises(ServiceError, match="judge gone"):
+        evaluate_set(run, "s", [task()], repeats=1, phase="eval")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), BadInput("no such role"), ZeroDivisionError()])
@@ -160,8 +158,8 @@ def check_anything_goes(replies: list[Any], evidence: str = "some text to read, 
         assert all(0 <= value <= 1 for value in rollout.rewards.values())
         prediction = predict(rollout)
         assert all(0 <= value <= 1 for value in prediction.scores.values())
-        assert rollout_record(rollout, advantages, 0.0)["reply"] == prediction.reply
-        assert result_of(rollout, memories=True)["reply"] == prediction.reply
+        assert rollout_record(rollout, advantages, 0.0)["reply"] == prediction.finished.reply
+        assert result_of(rollout, memories=True)["reply"] == prediction.finished.reply
 
 
 wild_text = st.one_of(

@@ -99,7 +99,7 @@ def make_trace(
     A dialogue has 1 to `sessions` sessions. `related` memories stand for each fact in a manager's prompt and `top_k`
     in an answerer's. `extractor_share` and `answerer_share` of the rows are theirs, the rest is the manager's. `habit`
     is the probability with which, in `habits`, a fact is added that should have been updated, deleted or passed over.
-    A session has 1 to `most_facts` facts, mostly 2 if that is 3. `question` is the kind that answerers are asked: value,
+    A session has 1 to `most_facts` facts, mostly 2 if that is 3. `question` is what answerers are asked: value,
     count, when or any.
     """
     if phase not in PHASES:

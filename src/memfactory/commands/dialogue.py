@@ -1,0 +1,191 @@
+"""`memfactory infer` with an agent that keeps a memory bank: read a dialogue file into it, answer questions from it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from memfactory.commands.banking import open_keeper
+from memfactory.commands.memories import counted, memory_line, say
+from memfactory.commands.results import json_for, unanswered
+from memfactory.core.errors import BadInput, ServiceError, TaskError, did_you_mean
+from memfactory.core.files import disk_errors
+from memfactory.core.types import Outcome, Rollout, Task
+from memfactory.data.dialogue import Dialogue
+from memfactory.data.readers.dialogues import read_dialogues
+from memfactory.inference.ingest import Part, parts_left
+from memfactory.inference.keeper import Keeper, Reply, Taken
+from memfactory.inference.options import InferOptions
+from memfactory.inference.reading import result_of, write_result
+from memfactory.recipe.load import Recipe
+
+EVERY = "all"
+
+
+def read_and_answer(recipe: Recipe, options: InferOptions, console: Console, errors: Console) -> int:
+    """Read what is not in the bank yet, then answer; answers go to `console`, all else to `errors`.
+
+    Returns 0, or 1 when a question could not be answered.
+    """
+    dialogues = _dialogues(options, errors)
+    tasks = unanswered(_tasks(options), options.output, errors)
+    with open_keeper(recipe, options.bank) as keeper, asyncio.Runner() as runner:
+        left = [part for dialogue in dialogues for part in parts_left(dialogue, keeper.bank)]
+        runner.run(_take_pending(keeper, errors))
+        if options.input is not None:
+            runner.run(_read(keeper, left, options, console, errors))
+        say(errors, f"{keeper.bank.path}: {counted(len(keeper.memories), 'memory', 'memories')}")
+        rollouts = runner.run(_answer(keeper, tasks, options))
+    results = [_result(rollout) for rollout in rollouts]
+    if options.output is None:
+        _print(results, options, console, errors)
+    failed = [result for result in results if result["error"] is not None]
+    if failed and options.output is not None:
+        say(errors, f"{len(failed)} of {len(results)} questions failed; first: {failed[0]['error']}")
+    return 1 if failed else 0
+
+
+def _dialogues(options: InferOptions, errors: Console) -> Sequence[Dialogue]:
+    """The dialogues to read; what is odd about them is printed. Raises `BadInput` when the choice is not clear."""
+    if options.input is None:
+        return ()
+    file = read_dialogues(options.input)
+    ids = [dialogue.id for dialogue in file.dialogues]
+    chosen = file.dialogues
+    if options.conversation is None and len(ids) > 1:
+        raise BadInput(
+            f"{options.input}: holds {len(ids)} conversations ({', '.join(ids[:12])}{', …' if ids[12:] else ''}); "
+            f"choose one with --conversation ID, or --conversation {EVERY}"
+        )
+    if options.conversation not in (None, EVERY):
+        chosen = tuple(dialogue for dialogue in chosen if dialogue.id == options.conversation)
+        if not chosen:
+            hint = did_you_mean(str(options.conversation), ids) or f"; there are {', '.join(ids[:12])}"
+            raise BadInput(f"{options.input}: no conversation '{options.conversation}'{hint}")
+    for line in file.warnings:
+        if any(f"dialogue '{dialogue.id}'" in line for dialogue in chosen):
+            say(errors, f"warning: {line}")
+    return chosen
+
+
+def _tasks(options: InferOptions) -> list[Task]:
+    """The questions, each under an id of its own text: an output file goes on when the same ones are asked again."""
+    return [
+        Task(
+            f"question-{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=4).hexdigest()}",
+            text,
+            None,
+        )
+        for text in dict.fromkeys(options.questions)
+    ]
+
+
+async def _take_pending(keeper: Keeper, errors: Console) -> None:
+    if count := len(keeper.pending):
+        say(errors, f"taking in {counted(count, 'message')} that waited")
+        await keeper.take_in()
+
+
+async def _read(
+    keeper: Keeper, parts: Sequence[Part], options: InferOptions, console: Console, errors: Console
+) -> None:
+    """Session after session, each one commit; a bar, or a line for each where there is no terminal."""
+    if not parts:
+        say(errors, f"{options.input}: everything in it is in the bank already")
+        return
+    if (done := parts[0].number - 1) > 0:
+        say(errors, f"{options.input}: going on after session {done} of {parts[0].total}")
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+    with bar:
+        watched = bar.add_task("reading sessions", total=len(parts))
+        for part in parts:
+            try:
+                taken = await keeper.read(part.session, part.note)
+            except TaskError as error:
+                before = counted(part.number - 1, "session")
+                raise TaskError(f"{options.input}: {error}; {before} before it in the bank") from error
+            bar.advance(watched)
+            if options.show_memory and not options.json and options.output is None:
+                _show(taken, part, console)
+            elif not errors.is_terminal:
+                say(errors, f"{part.session.id} ({part.number}/{part.total}): {_summary(taken)}")
+
+
+def _show(taken: Taken, part: Part, console: Console) -> None:
+    say(console, f"[session {part.number} of {part.total}: {part.session.id}] {part.session.time}".rstrip())
+    for line in taken.changes or ["(nothing changed)"]:
+        say(console, f"  {line}")
+
+
+def _summary(taken: Taken) -> str:
+    done = [f"{kind} {count}" for kind, count in taken.remembered.operations.items() if count]
+    wrong = len(taken.remembered.errors)
+    return (", ".join(done) or "nothing") + (f"; {counted(wrong, 'error')} in replies" if wrong else "")
+
+
+async def _answer(keeper: Keeper, tasks: Sequence[Task], options: InferOptions) -> list[Rollout]:
+    """All questions at once, against the same bank; with an output file each answer is written when it is there."""
+    output = options.output
+
+    async def one(task: Task, file: Any) -> Rollout:
+        rollout = Rollout(task, 0)
+        try:
+            reply = await keeper.ask(task.question, task.id)
+        except (TaskError, ServiceError) as error:
+            rollout.error = str(error)
+            return rollout
+        rollout.calls, rollout.outcome = list(reply.calls), Outcome(reply.reply, info={"reply": reply})
+        if file is not None and output is not None:
+            write_result(file, _result(rollout), output)
+        return rollout
+
+    if output is None:
+        return list(await asyncio.gather(*(one(task, None) for task in tasks)))
+    with disk_errors(output, option="--output"), open(output, "a", encoding="utf-8") as file:
+        return list(await asyncio.gather(*(one(task, file) for task in tasks)))
+
+
+def _result(rollout: Rollout) -> dict[str, Any]:
+    """As for every agent, and the memories behind the answer."""
+    result = result_of(rollout, memories=False)
+    reply = rollout.outcome.info["reply"] if rollout.outcome is not None else None
+    if isinstance(reply, Reply):
+        result["used"] = [
+            {"id": item.id, "text": item.text, "time": item.updated_time, "sources": list(item.sources)}
+            for item in reply.used
+        ]
+        result["retrieved"] = [item.id for item in reply.found]
+    return result
+
+
+def _print(
+    results: Sequence[dict[str, Any]], options: InferOptions, console: Console, errors: Console
+) -> None:
+    if options.json:
+        value = results[0] if len(results) == 1 else list(results)
+        console.file.write(json_for(value, console.encoding) + "\n")
+        return
+    for result in results:
+        if len(results) > 1:
+            say(console, f"Q: {result['question']}")
+        if result["error"] is not None:
+            if len(results) == 1:
+                raise ServiceError(result["error"])
+            say(errors, f"error: {result['error']}")
+            continue
+        say(console, result["answer"] or "(no answer)")
+        for used in result["used"]:
+            say(console, f"  {memory_line(used['id'], used['time'], used['text'])}")

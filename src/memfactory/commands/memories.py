@@ -1,0 +1,27 @@
+"""Memories as lines for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from memfactory.memory.item import MemoryItem
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: brackets are no markup, numbers are not coloured, nothing is cut."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def memory_line(item_id: str, time: str, text: str) -> str:
+    """`[m3] (3 May 2023) text`."""
+    return f"[{item_id}] " + (f"({time}) " if time else "") + text
+
+
+def item_line(item: MemoryItem) -> str:
+    """A memory on one line."""
+    return memory_line(item.id, item.updated_time, item.text)
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`1 memory`, `2 memories`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

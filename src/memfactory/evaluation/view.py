@@ -1,0 +1,96 @@
+"""What a person sees while an evaluation runs: a bar on a terminal, plain lines elsewhere, with the running score."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from memfactory.evaluation.metrics import label
+from memfactory.evaluation.predictions import Prediction
+from memfactory.evaluation.runner import OnPrediction
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class RunningScore:
+    """The mean of one metric over the predictions so far."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.done = 0
+        self._scored = 0
+        self._sum = 0.0
+
+    def add(self, prediction: Prediction) -> None:
+        """Take one more prediction into the mean."""
+        self.done += 1
+        if self.metric in prediction.scores:
+            self._scored += 1
+            self._sum += prediction.scores[self.metric]
+
+    def __str__(self) -> str:
+        value = f"{100 * self._sum / self._scored:.1f}" if self._scored else "–"
+        return f"{label(self.metric)} {value}"
+
+
+class EvalView:
+    """Shows how many rollouts of a set are done, the running score, and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def watching(self, what: str, total: int, metric: str) -> Iterator[OnPrediction]:
+        """While `total` rollouts are made, show where it stands; yields what to call with each prediction."""
+        running = RunningScore(metric)
+        if not self.console.is_terminal:
+            yield self._lines(what, total, running)
+            return
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[score]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        with bar:
+            shown = bar.add_task(what, total=total, score="")
+
+            def on_prediction(prediction: Prediction) -> None:
+                running.add(prediction)
+                bar.update(shown, completed=running.done, score=str(running))
+
+            yield on_prediction
+
+    def _lines(self, what: str, total: int, running: RunningScore) -> OnPrediction:
+        started = last = time.monotonic()
+        self._say(f"{what}: {total} rollouts")
+
+        def on_prediction(prediction: Prediction) -> None:
+            nonlocal last
+            running.add(prediction)
+            now = time.monotonic()
+            if now - last > _SECONDS_BETWEEN_LINES and running.done < total:
+                last = now
+                left = (now - started) / running.done * (total - running.done)
+                self._say(f"{what}: {running.done}/{total}  {running}  about {left:,.0f} s left")
+
+        return on_prediction
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,214 @@
+"""An agent at work on a memory bank that lasts: what it is told enters the bank, what it is asked it answers from it.
+
+The chat, the reading of dialogue files and `MemoryAgent` are three faces of this class.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from memfactory.agents.base import Answer, BankAgent, Remembered
+from memfactory.core.errors import BadInput, TaskError, did_you_mean
+from memfactory.core.types import Call, Task
+from memfactory.data.dialogue import Session, Turn
+from memfactory.inference.pending import Pending, Said
+from memfactory.memory.item import MemoryItem
+from memfactory.memory.lance import LanceBank
+from memfactory.memory.layered import LayeredBank
+from memfactory.metrics.boxed import last_boxed
+from memfactory.rollouts.collect import ModelsFactory
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one memory: `before` is None for a new one, `after` for one that was deleted."""
+
+    before: MemoryItem | None
+    after: MemoryItem | None
+
+    def __str__(self) -> str:
+        """`+` a new memory, `~` a changed one (and from what), `-` one that is gone."""
+        if self.after is None:
+            return f"- [{self.before.id}] {self.before.text}" if self.before is not None else ""
+        if self.before is None:
+            return f"+ [{self.after.id}] {self.after.text}"
+        was = f" (was: {self.before.text})" if self.before.text != self.after.text else ""
+        return f"~ [{self.after.id}] {self.after.text}{was}"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A session that is in the bank now, what it changed there, and what the agent says about it."""
+
+    session: Session
+    changes: tuple[Change, ...]
+    remembered: Remembered
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer. `text` is what a user reads; `used` are the memories that it rests on, `found` all that were shown.
+
+    `reply` is the model's own text, and `calls` are the model calls behind it.
+    """
+
+    question: str
+    text: str
+    reply: str
+    used: tuple[MemoryItem, ...] = ()
+    found: tuple[MemoryItem, ...] = ()
+    calls: tuple[Call, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def today() -> str:
+    """The day as dialogues write it: `3 May 2023`."""
+    day = datetime.date.today()
+    months = "January February March April May June July August September October November December"
+    return f"{day.day} {months.split()[day.month - 1]} {day.year}"
+
+
+class Keeper:
+    """Feeds sessions to an agent and its bank one after another, and asks it. Use it from one event loop."""
+
+    def __init__(
+        self,
+        agent: BankAgent,
+        bank: LanceBank,
+        make_models: ModelsFactory,
+        clock: Callable[[], str] = today,
+    ) -> None:
+        """`clock` tells the time that messages get when they come without one."""
+        self.agent = agent
+        self.bank = bank
+        self.pending = Pending(bank)
+        self._make_models = make_models
+        self._clock = clock
+        self._turn = asyncio.Lock()  # one session at a time; questions need not wait for it
+        self._asked = 0
+        self._view: LayeredBank = bank.fork()
+
+    @property
+    def memories(self) -> LayeredBank:
+        """The bank as it was committed last; for looking, not for changing."""
+        return self._view
+
+    def say(self, text: str, speaker: str, time: str | None = None) -> Said:
+        """Accept a message: from now on it survives a kill. `take_in` brings it into the bank.
+
+        Raises `BadInput` for an empty message, `DiskError` when it cannot be kept.
+        """
+        said, who = _clean(text), _clean(speaker)
+        if not said or not who:
+            raise BadInput("a message needs a text and a speaker")
+        return self.pending.add(who, said, self._clock() if time is None else _clean(time))
+
+    async def take_in(self) -> list[Taken]:
+        """Bring every message that waits into the bank, the oldest first, each as a session of its own.
+
+        A message that the model can never read (`TaskError`) is given up and raised. Whatever else ends this
+        early, a service that fails or a cancellation, leaves the message waiting.
+        """
+        taken = []
+        async with self._turn:
+            while (said := self.pending.first) is not None:
+                name = f"chat-{said.number}"
+                session = Session(name, said.time, (Turn(name, said.speaker, said.text),))
+                note = self.pending.note(said)
+                try:
+                    taken.append(await self._read(session, "chat", note))
+                except TaskError:
+                    self.bank.set_meta(*note)
+                    raise
+                finally:
+                    self.pending.settle()
+        return taken
+
+    async def read(self, session: Session, note: tuple[str, str]) -> Taken:
+        """Read a session into the bank; the note is kept with it, in the same commit.
+
+        Raises `TaskError`, and leaves the bank as it was, for a session that the model cannot read.
+        """
+        async with self._turn:
+            try:
+                return await self._read(session, "read", note)
+            except TaskError as error:
+                raise TaskError(f"session '{session.id}': {error}") from error
+
+    async def ask(self, question: str, name: str | None = None) -> Reply:
+        """Answer a question from the bank. `name` tells questions apart whose draws must be repeatable."""
+        asked = _clean(question)
+        if not asked:
+            raise BadInput("a question needs a text")
+        self._asked += 1
+        task = Task(name or f"question-{self._asked}", asked, None)
+        calls: list[Call] = []
+        models = self._make_models(phase="ask", task=task, index=0, calls=calls)
+        answer = await self.agent.answer(asked, self._view, models)
+        by_id = {item.id: item for item in answer.found}
+        used = tuple(by_id[item_id] for item_id in answer.used if item_id in by_id)
+        return Reply(asked, _shown(answer), answer.reply, used, answer.found, tuple(calls))
+
+    async def forget(self, item_id: str) -> MemoryItem:
+        """Delete a memory; returns what it was. Raises `BadInput` for an id that is not there."""
+        wanted = item_id.strip().strip("[]")
+        if wanted.isdigit():
+            wanted = f"m{wanted}"
+        async with self._turn:
+            if self.bank.get(wanted) is None:
+                known = [item.id for item in self._view.items(embeddings=False)]
+                raise BadInput(f"there is no memory '{wanted[:40]}'{did_you_mean(wanted, known)}")
+            gone = self.bank.delete(wanted)
+            self._view = self.bank.fork()
+            return gone
+
+    async def _read(self, session: Session, phase: str, note: tuple[str, str]) -> Taken:
+        calls: list[Call] = []
+        task = Task(session.id, "", session)
+        models = self._make_models(phase=phase, task=task, index=0, calls=calls)
+        before = self._view
+        try:
+            with self.bank.transaction():
+                remembered = await self.agent.remember(session, self.bank, models)
+                self.bank.set_meta(*note)
+                changed = self.bank.changes()
+        finally:
+            self._view = self.bank.fork()
+        changes = tuple(Change(before.get(item_id), item) for item_id, item in changed.items())
+        return Taken(session, tuple(c for c in changes if c.before != c.after), remembered)
+
+
+_SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+")
+_ASKS = ("?", "？", "؟")
+
+
+def is_question(text: str) -> bool:
+    """Whether a message wants an answer: it ends in a question mark."""
+    return text.rstrip(" \t\"'”’)*_").endswith(_ASKS)
+
+
+def is_statement(text: str) -> bool:
+    """Whether a message tells something: it has a sentence that does not end in a question mark."""
+    return any(not is_question(sentence) for sentence in _SENTENCE.split(text.strip()) if sentence)
+
+
+def qualified(session: Session, dialogue: str) -> Session:
+    """A session whose id, and whose turns' ids, begin with the dialogue's, so that a bank can hold several."""
+    turns: Sequence[Turn] = [replace(turn, id=f"{dialogue}/{turn.id}") for turn in session.turns]
+    return replace(session, id=f"{dialogue}/{session.id}", turns=tuple(turns))
+
+
+def _shown(answer: Answer) -> str:
+    """What a user reads of a reply: the boxed answer, or all of it."""
+    return last_boxed(answer.reply) or answer.reply.strip()
+
+
+def _clean(text: str) -> str:
+    """Text as it can be kept and shown: no broken surrogates, no zero bytes, one line."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ").split())

@@ -1,0 +1,111 @@
+"""The catalogue names readers that exist, and a download is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from memfactory.core import registry
+from memfactory.core.errors import BadInput, ServiceError
+from memfactory.data import catalog, fetch
+from memfactory.data.catalog import CATALOG, DataSet, WebFile, where_to_get
+from memfactory.data.files import open_records
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A web server on the folder `served`; its address."""
+    (tmp_path / "served").mkdir()
+    handler = partial(_Quiet, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def offered(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A catalogue with one data set on the server; the folder that is served."""
+    served = tmp_path / "served"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        info = tarfile.TarInfo("inside/a.txt")
+        info.size = 2
+        tar.addfile(info, io.BytesIO(b"hi"))
+    (served / "set.tar.gz").write_bytes(archive.getvalue())
+    (served / "dev.json").write_text("[1]")
+    parts = {
+        "dev": WebFile(f"{server}/dev.json"),
+        "archive": WebFile(f"{server}/set.tar.gz", hashlib.sha256(archive.getvalue()).hexdigest()),
+        "changed": WebFile(f"{server}/dev.json?", "0" * 64),
+        "gone": WebFile(f"{server}/gone.json"),
+    }
+    monkeypatch.setattr(catalog, "CATALOG", (DataSet("mine", "", "jsonl", "", "", parts),))
+    monkeypatch.chdir(tmp_path)
+    return served
+
+
+def test_every_reader_of_the_catalogue_exists_and_every_set_can_be_had() -> None:
+    from memfactory.recipe.components import load_components
+
+    load_components()
+    for entry in CATALOG:
+        assert entry.reader in registry.names("data"), entry.name
+        assert entry.parts or entry.make, entry.name
+    assert len({entry.name for entry in CATALOG}) == len(CATALOG)
+
+
+def test_parts_are_downloaded_unpacked_and_kept(offered: Path) -> None:
+    said: list[str] = []
+    assert fetch.fetch("mine", ["dev", "archive"], say=said.append) == [
+        Path("data/mine/dev.json"),
+        Path("data/mine/set.tar.gz"),
+    ]
+    assert Path("data/mine/dev.json").read_text() == "[1]"
+    assert Path("data/mine/inside/a.txt").read_text() == "hi"
+    assert len(said) == 2
+    (offered / "dev.json").write_text("[2]")
+    fetch.fetch("mine", ["dev"], say=said.append)
+    assert Path("data/mine/dev.json").read_text() == "[1]" and len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("gone", r"404.*put these files into out/ yourself: gone\.json \(http"),
+        ("changed", "sha256 differs"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line_and_leaves_nothing(part: str, message: str, offered: Path) -> None:
+    with pytest.raises(ServiceError, match=message):
+        fetch.fetch("mine", [part], "out", say=lambda line: None)
+    assert not Path("out").exists() or not list(Path("out").iterdir())
+
+
+def test_an_unknown_part_or_a_generated_set_is_one_line(offered: Path) -> None:
+    with pytest.raises(BadInput, match="no data set 'min'; did you mean 'mine'"):
+        fetch.fetch("min")
+    with pytest.raises(BadInput, match="no part 'dv'; did you mean 'dev'"):
+        fetch.fetch("mine", ["dv"])
+
+
+def test_a_missing_file_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"no such data file; get it with: memfactory data fetch locomo"):
+        open_records("data/locomo/locomo10.json")
+    assert where_to_get("data/mine.jsonl") == where_to_get("elsewhere/locomo/x") == ""

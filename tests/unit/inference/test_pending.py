@@ -1,0 +1,89 @@
+"""Messages that wait for a bank: on disk at once, in the bank once."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from memfactory.core.errors import BadInput, DiskError
+from memfactory.inference.pending import Pending
+from memfactory.memory.lance import LanceBank
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> LanceBank:
+    return LanceBank(tmp_path / "bank", embedder="e", dim=4)
+
+
+def texts(bank: LanceBank) -> list[tuple[int, str]]:
+    """What waits, as a new process sees it."""
+    pending, found = Pending(bank), []
+    while (said := pending.first) is not None:
+        found.append((said.number, said.text))
+        pending._waiting.pop(0)
+    return found
+
+
+def test_a_message_waits_until_the_bank_notes_it(bank: LanceBank) -> None:
+    pending = Pending(bank)
+    assert pending.first is None and len(pending) == 0
+    said = pending.add("Ana", "one\n\ud800", "3 May 2023")
+    pending.add("Ben", "two", "")
+    assert texts(bank) == [(1, "one\n\ud800"), (2, "two")]
+    bank.set_meta(*pending.note(said))
+    # A kill before `settle`: the note decides, not the file.
+    assert texts(bank) == [(2, "two")]
+    pending.settle()
+    assert pending.first is not None and pending.first.text == "two"
+    bank.set_meta(*pending.note(pending.first))
+    pending.settle()
+    assert texts(bank) == [] and not (bank.path / "pending.jsonl").exists()
+    assert pending.add("Ana", "three", "").number == 3, "numbers are never used twice"
+
+
+def test_a_message_that_was_cut_off_was_never_accepted(bank: LanceBank) -> None:
+    Pending(bank).add("Ana", "one", "")
+    file = bank.path / "pending.jsonl"
+    whole = file.read_bytes()
+    for cut in range(1, len(whole)):
+        file.write_bytes(whole + whole[:cut].replace(b'"number": 1', b'"number": 2'))
+        assert texts(bank) == [(1, "one")]
+        assert file.read_bytes() == whole
+    assert Pending(bank).add("Ana", "two", "").number == 2
+    assert texts(bank) == [(1, "one"), (2, "two")]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "[]", "{}", '{"number": "1", "speaker": "", "text": "", "time": ""}', "\xff"]
+)
+def test_a_file_of_something_else_is_one_line_and_stays(bank: LanceBank, line: str) -> None:
+    file = bank.path / "pending.jsonl"
+    file.write_bytes(line.encode("latin-1") + b"\n")
+    with pytest.raises(BadInput, match=r"pending\.jsonl:1: .*delete the line"):
+        Pending(bank)
+    assert file.read_bytes() == line.encode("latin-1") + b"\n"
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+    bank: LanceBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = Pending(bank)
+    pending.add("Ana", "one", "")
+    write = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        return write(descriptor, data[: len(data) // 2])
+
+    def none(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for failing in (half, none):
+        monkeypatch.setattr(os, "write", failing)
+        with pytest.raises(DiskError, match="the disk is full"):
+            pending.add("Ana", "two", "")
+        monkeypatch.undo()
+        assert texts(bank) == [(1, "one")]
+    assert len(pending) == 1
