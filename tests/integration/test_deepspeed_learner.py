@@ -107,7 +107,9 @@ def _cases(ranks: Ranks, folder: Path, local: Path, policy: Path) -> None:
             ranks.barrier()
             if kind == "kl":
                 continue
+            scoring.TokenScorer.__init__.__defaults__ = (None, 61 * 7)
             resumed = make(kind, ranks, **fields)
+            scoring.TokenScorer.__init__.__defaults__ = whole
             resumed.load_state(folder / f"{name}-{kind}-state")
             train(resumed, kind, FIRST, LAST)
             keep(folder, f"{name}-{kind}-resumed", ranks, {}, weights(resumed))

@@ -186,7 +186,7 @@ def _read_record(path: Path) -> Mapping[str, Any] | None:
 def describe(failures: Sequence[Failure]) -> tuple[str, int]:
     """What to print about a run whose ranks failed, and the exit code: the cause first, whoever came to see it first.
 
-    A rank that only lost touch with another, or that the launcher ended, is no cause as long as there is another failure.
+    A rank that only lost touch with another, or that the launcher ended, is no cause as long as there is another.
     """
     first = min(failures, key=lambda f: (f.is_consequence, f.at, f.rank))
     again = "run the same command again to go on"

@@ -38,7 +38,7 @@ def test_groups_come_back_whole_and_in_order_on_every_rank() -> None:
             told = heard[ranks.rank]
             collector = SpreadCollector(Collector(agent, models, score), ranks)
             return collector.collect(
-                tasks, 3, "train-4", on_done=lambda r: told.append(f"{r.task.id}/{r.index}")
+                tasks, 3, "train-4", on_done=lambda done: told.append(f"{done.task.id}/{done.index}")
             )
 
         for groups in Meeting(world).run(work):
