@@ -42,5 +42,7 @@ def test_a_dozen_steps_teach_the_manager_to_update_and_delete(tmp_path: Path) ->
     assert summary["after"]["1x"] > summary["before"]["1x"] + 0.1
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert sum(r["reward/answer"] for r in records[-3:]) > sum(r["reward/answer"] for r in records[:3])
-    assert all(sum(v for k, v in r.items() if k.startswith("operations/")) == pytest.approx(1) for r in records)
+    assert all(
+        sum(v for k, v in r.items() if k.startswith("operations/")) == pytest.approx(1) for r in records
+    )
     assert "1x: share of update" in finished.stdout

@@ -77,6 +77,7 @@ class DeepSpeedLearner(PolicyLearner):
     ) -> None:
         from memfactory.learners.deepspeed_engine import ScoringModule, start_engine
         from memfactory.learners.optimizer import make_adamw
+        from memfactory.learners.scoring import TokenScorer
         from memfactory.learners.settings import pick_device
 
         config = DeepSpeedLearnerConfig(
@@ -116,9 +117,11 @@ class DeepSpeedLearner(PolicyLearner):
         )
         ranks.ensure_process_group()
         optimizer = make_adamw(self._trainable.values(), lr=lr, betas=betas, weight_decay=weight_decay)
+        assert isinstance(self._scorer, TokenScorer)
         self._engine = start_engine(ScoringModule(self._model, self._scorer), optimizer, zero)
         self._scorer = self._engine
         if self._reference_scorer is not None and zero["zero_optimization"]["stage"] == 3:
+            assert self._reference_model is not None and isinstance(self._reference_scorer, TokenScorer)
             module = ScoringModule(self._reference_model, self._reference_scorer)
             self._reference_scorer = start_engine(module, None, zero)
 
