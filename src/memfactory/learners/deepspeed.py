@@ -121,7 +121,8 @@ class DeepSpeedLearner(PolicyLearner):
         self._engine = start_engine(ScoringModule(self._model, self._scorer), optimizer, zero)
         self._scorer = self._engine
         if self._reference_scorer is not None and zero["zero_optimization"]["stage"] == 3:
-            assert self._reference_model is not None and isinstance(self._reference_scorer, TokenScorer)
+            assert self._reference_model is not None
+            assert isinstance(self._reference_scorer, TokenScorer)
             module = ScoringModule(self._reference_model, self._reference_scorer)
             self._reference_scorer = start_engine(module, None, zero)
 
