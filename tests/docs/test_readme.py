@@ -82,6 +82,12 @@ def plan(command: str) -> None:
     assert run([*shlex.split(command)[1:], "--dry-run"]) == 0
 
 
+def launched(command: str) -> None:
+    """Compose what the launcher would start on each rank."""
+    _, program, arguments = command.partition("memfactory ")
+    config(program + arguments)
+
+
 def one_run(command: str) -> None:
     """A report of several runs, with the first alone: there is only one here."""
     program, name, first, _, *rest = shlex.split(command)
@@ -185,6 +191,17 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memagent ~data.eval.16x": plan,
     "memfactory train memagent model=qwen3_1.7b data=hotpotqa_long learner.lr=5e-6": config,
     "memfactory train gpu/memagent_qwen3_1.7b": config,
+    # several ranks; tests/integration/test_train_ranks.py runs them
+    "memfactory train memagent --nproc 2": plan,
+    "memfactory train memagent --nproc 2 learner=deepspeed learner.zero_stage=3": plan,
+    **{
+        f"memfactory train gpu/memagent_qwen2.5_7b --nproc 8 --nnodes 2 --node-rank {rank} --master-addr node1 "
+        "--master-port 29500": config
+        for rank in (0, 1)
+    },
+    "torchrun --nproc-per-node 8 -m memfactory train gpu/memagent_qwen3_4b": launched,
+    "srun --ntasks-per-node=8 memfactory train gpu/memagent_qwen3_4b": launched,
+    "memfactory components learner deepspeed": full(),
     # roles and judges
     "memfactory train memagent agent.roles.answerer=frozen --dry-run": full(),
     "memfactory eval memagent agent.roles.answerer=big "

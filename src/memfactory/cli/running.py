@@ -14,6 +14,7 @@ from memfactory.evaluation.options import DEFAULT_RECIPE, EvalOptions
 from memfactory.inference.options import InferOptions, check_options
 
 if TYPE_CHECKING:
+    from memfactory.core.ranks import Ranks
     from memfactory.recipe.load import Recipe
 
 RecipeName = Annotated[
@@ -45,15 +46,32 @@ def train(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over: delete what an earlier run left in the run folder.")
     ] = False,
+    nproc: Annotated[
+        int, typer.Option("--nproc", min=1, help="Ranks on this machine (one for each GPU).")
+    ] = 1,
+    nnodes: Annotated[int, typer.Option("--nnodes", min=1, help="Machines of the run.")] = 1,
+    node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Which of them this one is.")] = 0,
+    master_addr: Annotated[
+        str | None, typer.Option("--master-addr", help="The machine with --node-rank 0.")
+    ] = None,
+    master_port: Annotated[int, typer.Option("--master-port", help="A free port there.")] = 29500,
 ) -> int:
     """Train the policy of a recipe. The same command resumes a run that was stopped."""
+    from memfactory.training.launch import Layout, on_ranks
+
+    layout = Layout(nproc, nnodes, node_rank, master_addr, master_port)
 
     def start(composed: Recipe) -> int:
-        from rich.console import Console
+        def work(ranks: Ranks) -> int:
+            from rich.console import Console
 
-        from memfactory.commands.train import train as run
+            from memfactory.commands.train import train as run
 
-        return run(composed, Console(), fresh=fresh)
+            return run(composed, Console(quiet=not ranks.first), fresh=fresh, ranks=ranks)
+
+        where = [] if output_dir is None else ["--output-dir", str(output_dir)]
+        arguments = ["train", recipe, *(overrides or ()), *where, *(["--fresh"] if fresh else [])]
+        return on_ranks(layout, arguments, work)
 
     return _run("train", recipe, overrides, output_dir, dry_run, print_config, start)
 

@@ -13,6 +13,7 @@ from memfactory.agents.base import Agent
 from memfactory.core import registry
 from memfactory.core.chat import Models
 from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, SamplingParams, Task
 from memfactory.environments.base import Environment
@@ -25,6 +26,7 @@ from memfactory.recipe.load import Recipe
 from memfactory.recipe.roles import POLICY, other_roles, server_spec
 from memfactory.recipe.schema import RoleConfig
 from memfactory.rollouts.collect import Collector, ProgressFn
+from memfactory.rollouts.spread import SpreadCollector
 from memfactory.samplers.base import Sampler
 from memfactory.samplers.roles import Cast, Player, RolloutModels, SampledModel
 
@@ -82,17 +84,18 @@ def _open_weights(recipe: Recipe, key: str, path: str, max_model_len: int | None
     return Policy(folder, TextCodec.from_folder(folder, trust_remote_code=trusted), wanted)
 
 
-def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False) -> Cast:
+def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, ranks: Ranks = ALONE) -> Cast:
     """Start the sampler of the recipe on the policy's weights, and what the other roles need.
 
     A frozen role with the policy's own weights shares the policy's engine unless those weights will change
-    (`training`). All others get engines of their own; engines with the recipe's settings divide its memory.
+    (`training`). All others get engines of their own; engines with the recipe's settings divide its memory. Each rank
+    has all of them.
     """
     schema = recipe.schema
     roles = other_roles(schema)
     own = [role for role in policy.frozen if has_own_engine(roles[role], training=training)]
     shared = divided(schema.sampler, 1 + sum(roles[role].sampler is None for role in own))
-    cast = Cast(_start(recipe, shared, policy))
+    cast = Cast(_start(recipe, shared, policy, ranks))
     try:
         for role, config in roles.items():
             sampler = cast.policy
@@ -100,7 +103,7 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False) -> C
                 limit = {} if config.max_model_len is None else {"max_model_len": config.max_model_len}
                 sampler = build_component("sampler", server_spec(config), **limit)
             elif role in own:
-                sampler = _start(recipe, config.sampler or shared, policy.frozen[role])
+                sampler = _start(recipe, config.sampler or shared, policy.frozen[role], ranks)
             cast.others[role] = Player(
                 sampler,
                 policy.frozen.get(role, policy).codec,
@@ -118,7 +121,7 @@ def has_own_engine(config: RoleConfig, *, training: bool) -> bool:
     return training or (config.path, config.max_model_len, config.sampler) != (None, None, None)
 
 
-def _start(recipe: Recipe, spec: Mapping[str, Any], policy: Policy) -> Sampler:
+def _start(recipe: Recipe, spec: Mapping[str, Any], policy: Policy, ranks: Ranks) -> Sampler:
     model = recipe.schema.model
     sampler: Sampler = build_component(
         "sampler",
@@ -129,6 +132,7 @@ def _start(recipe: Recipe, spec: Mapping[str, Any], policy: Policy) -> Sampler:
         max_model_len=policy.max_model_len,
         seed=recipe.schema.seed,
         trust_remote_code=model.trust_remote_code,
+        ranks=ranks,
     )
     return sampler
 
@@ -140,19 +144,28 @@ def divided(spec: Mapping[str, Any], engines: int) -> dict[str, Any]:
     return {name: value / engines if name in shared else value for name, value in spec.items()}
 
 
-def open_learner(recipe: Recipe, policy: Policy) -> Learner:
-    """Load the policy into the learner of the recipe."""
+def open_learner(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> Learner:
+    """Load the policy into the learner of the recipe; several ranks share it by DeepSpeed."""
     schema = recipe.schema
     learner: Learner = build_component(
         "learner",
-        schema.learner,
+        learner_on(ranks, schema.learner),
         model=policy.folder,
         tokenizer=policy.codec.tokenizer,
         total_steps=schema.trainer.steps * schema.algorithm.epochs * schema.algorithm.minibatches,
         seed=derive_seed(schema.seed, "learner"),
         reference=schema.algorithm.kl_coef > 0 and schema.stage == "rl",
+        ranks=ranks,
     )
     return learner
+
+
+def learner_on(ranks: Ranks, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe's learner block as several ranks need it: `local` becomes `deepspeed` with the same fields.
+
+    Both give the same weights and read each other's checkpoints: the recipe need not change with the number of ranks.
+    """
+    return {**fields, "type": "deepspeed"} if ranks.world > 1 and fields["type"] == "local" else fields
 
 
 def open_environment(
@@ -258,13 +271,17 @@ def make_collector(
     environment: Environment | None,
     *,
     training: bool,
+    ranks: Ranks = ALONE,
 ) -> Collector:
-    """The collector of training (all rollouts at once) or of evaluation (`evaluation.concurrency` at once)."""
+    """The collector of training (all rollouts at once) or of evaluation (`evaluation.concurrency` at once).
+
+    Several ranks share the tasks of each batch.
+    """
     schema = recipe.schema
     draw = schema.sampling.train if training else schema.sampling.eval
     params = SamplingParams(temperature=draw.temperature, top_p=draw.top_p, top_k=draw.top_k)
     template = schema.model.chat_template_kwargs
-    return Collector(
+    collector = Collector(
         agent=agent,
         make_models=RoleFactory(
             Player(sampler.policy, policy.codec, params, template), sampler.others, schema.seed
@@ -273,6 +290,7 @@ def make_collector(
         concurrency=None if training else schema.evaluation.concurrency,
         share_readings=not training,
     )
+    return collector if ranks.world == 1 else SpreadCollector(collector, ranks)
 
 
 def evaluation_settings(recipe: Recipe) -> Settings:

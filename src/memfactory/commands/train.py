@@ -14,6 +14,7 @@ from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
     evaluation_settings,
     first_metric,
+    learner_on,
     make_collector,
     open_environment,
     open_learner,
@@ -23,6 +24,7 @@ from memfactory.commands.graph import (
 )
 from memfactory.core.errors import BadInput
 from memfactory.core.files import write_text
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed, seed_everything
 from memfactory.data.sampling import TaskOrder
 from memfactory.data.traces import Trace
@@ -48,11 +50,19 @@ _FREE_KEYS = (
     "trainer.save_every",
     "trainer.keep_last",
     "trainer.log_rollouts",
+    # How the work is sharded: `local` and `deepspeed` give the same weights and read each other's checkpoints.
+    "learner.type",
+    "learner.zero_stage",
+    "learner.offload_optimizer",
+    "learner.offload_param",
+    "learner.config_file",
 )
 
 
-def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
+def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks = ALONE) -> int:
     """Train to the end and print the summary; returns the exit code.
+
+    Under several ranks each of them calls this; all but rank 0 bring a console that shows nothing.
 
     A run folder with the same recipe is gone on with; a finished one is only shown. Raises `BadInput`
     when the folder holds another recipe's run (unless `fresh`: then its results are deleted first).
@@ -60,47 +70,65 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
     started = time.monotonic()
     run = RunFolder(recipe.output_dir)
     if not fresh:
-        _require_same_recipe(run, recipe)
-        summary_path = run.path / "summary.json"
-        if summary_path.exists() and run.final_path.exists():
-            console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False)
-            write_summary(run, json.loads(summary_path.read_text(encoding="utf-8")), console)
+        finished = False
+        if ranks.first:
+            _require_same_recipe(run, recipe)
+            finished = _show_if_finished(run, console)
+        if ranks.broadcast(finished):
             return 0
     seed_everything(derive_seed(recipe.schema.seed, "train"))
     source = None
     # Made first: a package that is missing must be told before minutes of loading.
-    tracker = build_component("tracker", recipe.schema.tracker)
+    chosen = recipe.schema.tracker if ranks.first else {"type": "none"}
+    tracker = build_component("tracker", chosen)
     with TrainingView(console) as view:
-        tracker = GuardedTracker(tracker, recipe.schema.tracker["type"], view.say)
+        tracker = GuardedTracker(tracker, chosen["type"], view.say)
         try:
-            if (
-                run.path.is_dir()
-            ):  # a new folder is made only when nothing can be wrong with the input any more
+            if ranks.first and run.path.is_dir():
+                # A new folder is made only when nothing can be wrong with the input any more.
                 run.acquire()
             view.say("loading model, data and engine")
-            source, learner, objective = _rl(recipe, view) if recipe.schema.stage == "rl" else _sft(recipe)
-            run.acquire()
-            if fresh:
-                run.clear()
-            write_text(run.recipe_path, recipe.to_yaml())
-            view.log_to(run.path / "log.txt")
-            done = max((step for step, _ in run.checkpoints()), default=0)
-            if recipe.schema.tracker["type"] != "none":
-                tracker.start(tracked_run(run.path, done, recipe.plain))
-            trainer = _trainer(recipe, source, learner, objective, run, view, tracker, started)
+            source, learner, objective = (
+                _rl(recipe, view, ranks) if recipe.schema.stage == "rl" else _sft(recipe, ranks)
+            )
+            if ranks.first:
+                run.acquire()
+                if fresh:
+                    run.clear()
+                write_text(run.recipe_path, recipe.to_yaml())
+                view.log_to(run.path / "log.txt")
+                done = max((step for step, _ in run.checkpoints()), default=0)
+                if recipe.schema.tracker["type"] != "none":
+                    tracker.start(tracked_run(run.path, done, recipe.plain))
+            if ranks.world > 1:
+                view.say(f"{ranks.world} ranks, learner {learner_on(ranks, recipe.schema.learner)['type']}")
+            trainer = _trainer(recipe, source, learner, objective, run, view, tracker, started, ranks)
             code = trainer.train()
-            if code == 0:
+            if code == 0 and ranks.first:
                 metric = first_metric(recipe) if recipe.schema.stage == "rl" else "nll"
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
                 write_summary(run, summary, console)
                 console.print(f"trained policy: {run.final_path}", highlight=False, soft_wrap=True)
             return code
+        except BaseException:
+            if ranks.world > 1:
+                source = None  # closing an engine may wait for ranks that wait for this one; all end now
+            raise
         finally:
             tracker.finish()
             run.release()
             if source is not None:
                 source.close()
+
+
+def _show_if_finished(run: RunFolder, console: Console) -> bool:
+    summary_path = run.path / "summary.json"
+    if not (summary_path.exists() and run.final_path.exists()):
+        return False
+    console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False)
+    write_summary(run, json.loads(summary_path.read_text(encoding="utf-8")), console)
+    return True
 
 
 def _trainer(
@@ -112,6 +140,7 @@ def _trainer(
     view: TrainingView,
     tracker: GuardedTracker,
     started: float,
+    ranks: Ranks,
 ) -> Trainer:
     settings = recipe.schema.trainer
     return Trainer(
@@ -130,20 +159,21 @@ def _trainer(
         view=view,
         track=tracker.log,
         started=started,
+        ranks=ranks,
     )
 
 
-def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objective]:
+def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Learner, Objective]:
     """Environment, agent, sampler and learner of `stage: rl`."""
     schema, algorithm = recipe.schema, recipe.schema.algorithm
     wants_eval = schema.trainer.eval_before or schema.trainer.eval_after or schema.trainer.eval_every > 0
     environment = open_environment(recipe, train=True, evaluate=wants_eval)
     policy = open_policy(recipe)
     agent = build_agent(recipe)
-    learner = open_learner(recipe, policy)
-    sampler = open_sampler(recipe, policy, training=True)
-    collector = make_collector(recipe, policy, sampler, agent, environment, training=True)
-    evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False)
+    learner = open_learner(recipe, policy, ranks)
+    sampler = open_sampler(recipe, policy, training=True, ranks=ranks)
+    collector = make_collector(recipe, policy, sampler, agent, environment, training=True, ranks=ranks)
+    evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False, ranks=ranks)
 
     def evaluate(label: str) -> Mapping[str, SetResult]:
         results = evaluate_sets(
@@ -172,6 +202,7 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
         TaskOrder(len(environment.train_tasks), derive_seed(schema.seed, "tasks")),
         parity_prompts(policy, recipe),
         evaluate,
+        ranks,
     )
     objective = Objective(
         kind=algorithm.loss,
@@ -187,7 +218,7 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
     return source, learner, objective
 
 
-def _sft(recipe: Recipe) -> tuple[RowSource, Learner, Objective]:
+def _sft(recipe: Recipe, ranks: Ranks) -> tuple[RowSource, Learner, Objective]:
     """Traces and learner of `stage: sft`; nobody samples."""
     schema = recipe.schema
     traces = _traces(recipe, "data.train", schema.data.train)
@@ -204,8 +235,9 @@ def _sft(recipe: Recipe) -> tuple[RowSource, Learner, Objective]:
         schema.trainer.tasks_per_step,
         policy.max_model_len,
         schema.model.chat_template_kwargs,
+        ranks,
     )
-    return source, open_learner(recipe, policy), SFT_OBJECTIVE
+    return source, open_learner(recipe, policy, ranks), SFT_OBJECTIVE
 
 
 def _traces(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Sequence[Trace]:

@@ -5,13 +5,16 @@ Base weights are never touched: merging happens on copies, tensor by tensor, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from memfactory.core.errors import BadInput
+
+Gather = Callable[[Sequence[Tensor]], AbstractContextManager[Any]]
 
 
 def add_lora(
@@ -44,47 +47,69 @@ def add_lora(
             raise BadInput(f"learner.lora_targets: {str(error).splitlines()[0]}") from error
 
 
-def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(
+    model: Any, gathered: Gather = lambda parameters: nullcontext()
+) -> Iterator[tuple[str, Tensor]]:
     """The model's weights under the names of its Hugging Face checkpoint, adapters merged in, tied weights once.
 
     Tensors share memory with the model where nothing had to be merged. Of tied tensors only the first
     comes (`model.embed_tokens.weight`, not `lm_head.weight`), as in a saved folder.
+
+    `gathered(parameters)` makes sharded parameters whole while its context is active; what comes of those is a copy,
+    one layer at a time.
     """
     if hasattr(model, "get_base_model"):
-        yield from _in_checkpoint_format(model.get_base_model(), _merge(model.get_base_model()))
+        base = model.get_base_model()
+        yield from _in_checkpoint_format(base, _merge(base, gathered))
     else:
-        yield from _in_checkpoint_format(model, _distinct(model.state_dict().items()))
+        yield from _in_checkpoint_format(model, _plain(model, gathered))
 
 
-def _merge(model: Any) -> Iterator[tuple[str, Tensor]]:
+def _plain(model: Any, gathered: Gather) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in _distinct(model):
+        with gathered([tensor]):
+            whole = _whole(tensor)
+        yield name, whole
+
+
+def _merge(model: Any, gathered: Gather) -> Iterator[tuple[str, Tensor]]:
     """Weights of a model with peft layers, with `.base_layer` and the adapters gone from the names."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers: dict[str, Any] = {
         name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
     }
-    for name, tensor in _distinct(model.state_dict().items()):
+    for name, tensor in _distinct(model):
         owner, found, leaf = name.rpartition(".base_layer.")
         if found and leaf == "weight":
             layer = layers[owner]
-            merged = tensor.float()
-            for adapter in layer.active_adapters:
-                merged = merged + layer.get_delta_weight(adapter).float()
+            with torch.no_grad(), gathered(list(layer.parameters())):
+                merged = tensor.float()
+                for adapter in layer.active_adapters:
+                    merged = merged + layer.get_delta_weight(adapter).float()
             yield f"{owner}.weight", merged.to(tensor.dtype)
-        elif found:
-            yield f"{owner}.{leaf}", tensor
-        elif not any(name.startswith(f"{layer}.") for layer in layers):
+        elif found or not any(name.startswith(f"{layer}.") for layer in layers):
+            with gathered([tensor]):
+                whole = _whole(tensor)
+            yield (f"{owner}.{leaf}" if found else name), whole
+
+
+def _distinct(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and saved buffers, of tied ones the first.
+
+    Sharded ones are known by identity: what they hold comes and goes.
+    """
+    seen: set[tuple[int, ...]] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        sharded = hasattr(tensor, "ds_id") or not tensor.numel()
+        key = (id(tensor),) if sharded else (tensor.data_ptr(), *tensor.shape)
+        if key not in seen:
+            seen.add(key)
             yield name, tensor
 
 
-def _distinct(items: Any) -> Iterator[tuple[str, Tensor]]:
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, tensor in items:
-        key = (tensor.data_ptr(), tuple(tensor.shape))
-        if tensor.numel() and key in seen:
-            continue
-        seen.add(key)
-        yield name, tensor.detach()
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone() if hasattr(tensor, "ds_id") else tensor.detach()
 
 
 def _in_checkpoint_format(model: Any, items: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def write_policy(
     from huggingface_hub import save_torch_state_dict
 
     state = {
-        name: tensor.to("cpu", dtype if tensor.is_floating_point() else None) for name, tensor in weights
+        name: _own(tensor.to("cpu", dtype if tensor.is_floating_point() else None))
+        for name, tensor in weights
     }
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
@@ -61,8 +63,29 @@ def write_policy(
             tokenizer.save_pretrained(folder)
 
 
+@dataclass(frozen=True)
+class LearnerState:
+    """What a learner goes on from, as full tensors on the CPU: no file knows how many ranks wrote it.
+
+    `weights`: name → trainable parameter, float32. `moments`: place of the parameter in the optimizer's order
+    (`optimizer.decay_order`) → its state. `step`: optimizer steps taken.
+    """
+
+    weights: Mapping[str, Tensor]
+    moments: Mapping[int, Mapping[str, Tensor]]
+    step: int
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor with memory of its own: ZeRO's weights are pieces of one long tensor, which would be saved whole."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
 def write_state(
-    folder: Path, parameters: Mapping[str, Tensor], optimizer: Any, facts: Mapping[str, Any]
+    folder: Path,
+    parameters: Mapping[str, Tensor],
+    moments: Mapping[int, Mapping[str, Tensor]],
+    facts: Mapping[str, Any],
 ) -> None:
     """Write trainable parameters (bit for bit), the optimizer's moments, and small facts (step, kind of run).
 
@@ -74,15 +97,15 @@ def write_state(
             {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()},
             folder / WEIGHTS,
         )
-        torch.save(optimizer.state_dict()["state"], folder / OPTIMIZER)
+        torch.save(moments, folder / OPTIMIZER)
         (folder / FACTS).write_text(json.dumps({"format": FORMAT, **facts}, indent=1) + "\n")
 
 
-def read_state(folder: Path, parameters: Mapping[str, Tensor], optimizer: Any) -> dict[str, Any]:
-    """Put back what `write_state` wrote, in place, and return the facts. Learning rates are not restored.
+def read_state(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> LearnerState:
+    """Read what `write_state` wrote, for a learner whose trainable parameters have these shapes.
 
     Raises:
-        BadInput: a file is missing or damaged, or belongs to another model. Then nothing was changed.
+        BadInput: a file is missing or damaged, or belongs to another model.
     """
     try:
         facts = json.loads((folder / FACTS).read_text())
@@ -94,16 +117,13 @@ def read_state(folder: Path, parameters: Mapping[str, Tensor], optimizer: Any) -
         raise BadInput(
             f"{folder / FACTS}: format {facts.get('format')} was written by another version of memfactory"
         )
-    mine = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     saved = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if mine != saved:
-        different = sorted(name for name in mine.keys() | saved.keys() if mine.get(name) != saved.get(name))
+    if shapes != saved:
+        different = sorted(
+            name for name in shapes.keys() | saved.keys() if shapes.get(name) != saved.get(name)
+        )
         raise BadInput(
             f"{folder} was saved from another model or LoRA setting: {len(different)} tensors differ, "
-            f"the first is {different[0]} ({saved.get(different[0])} saved, {mine.get(different[0])} here)"
+            f"the first is {different[0]} ({saved.get(different[0])} saved, {shapes.get(different[0])} here)"
         )
-    with torch.no_grad():
-        for name, tensor in parameters.items():
-            tensor.copy_(weights[name])
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return facts
+    return LearnerState(weights, moments, int(facts["step"]))

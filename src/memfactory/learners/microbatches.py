@@ -6,7 +6,7 @@ on the cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,12 +17,20 @@ from memfactory.algorithms.objective import Objective
 from memfactory.algorithms.rows import Batch, collate, forward_length, pack_micro_batches, pad_values
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Row
-from memfactory.learners.scoring import TokenScorer
+
+Scorer = Callable[[Batch], tuple[Tensor, Tensor]]
+"""Log-probs and entropies of a batch; see `scoring.TokenScorer`."""
+
+FILLER = Row((0,), (0,), (0.0,), 0.0, 0)
+"""The row of an empty micro-batch: it costs one token and has no weight."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some calls of a minibatch: `[calls, tokens]` tensors, and `weights`: `[calls]` of the whole minibatch."""
+    """Some calls of a minibatch: `[calls, tokens]` tensors, and `weights`: `[calls]` of the whole minibatch.
+
+    An empty one (`real_tokens` 0) is run only because other ranks run one; its loss is 0.
+    """
 
     batch: Batch
     weights: Tensor
@@ -71,12 +79,15 @@ def micro_batches(
     device: torch.device,
     old: Sequence[Tensor] | None = None,
     ref: Sequence[Tensor] | None = None,
+    steps: int = 0,
 ) -> Iterator[MicroBatch]:
     """Cut rows into micro-batches of at most `budget` padded tokens, longest first.
 
     `weights`: `[rows]`; `old`, `ref`: log-probs of each row's completion (`[length]` each), on the CPU.
+    Empty micro-batches follow until there are `steps`.
     """
-    for chosen in pack_micro_batches([forward_length(row) for row in rows], budget):
+    groups = pack_micro_batches([forward_length(row) for row in rows], budget)
+    for chosen in groups:
         batch = collate([rows[i] for i in chosen], device)
         tokens = batch.mask.shape[1]
         yield MicroBatch(
@@ -86,9 +97,17 @@ def micro_batches(
             ref_logp=None if ref is None else pad_values([ref[i] for i in chosen], tokens).to(device),
             real_tokens=sum(forward_length(rows[i]) for i in chosen),
         )
+    for _ in range(steps - len(groups)):
+        batch, nothing = collate([FILLER], device), torch.zeros(1, 1, device=device)
+        yield MicroBatch(
+            batch=batch,
+            weights=torch.zeros(1, dtype=weights.dtype, device=device),
+            old_logp=None if old is None else nothing,
+            ref_logp=None if ref is None else nothing,
+        )
 
 
-def micro_loss(scorer: TokenScorer, micro: MicroBatch, objective: Objective) -> LossPart:
+def micro_loss(scorer: Scorer, micro: MicroBatch, objective: Objective) -> LossPart:
     """Forward one micro-batch and return its share of the minibatch's loss.
 
     With `tis_cap` and no `old_logp`, this is the first step since sampling: the weights are those at the
@@ -122,15 +141,28 @@ def micro_loss(scorer: TokenScorer, micro: MicroBatch, objective: Objective) -> 
 
 
 @torch.no_grad()
-def score_rows(scorer: TokenScorer, rows: Sequence[Row], budget: int, device: torch.device) -> list[Tensor]:
-    """Log-probs (nats) of each row's completion tokens, `[length]` each, on the CPU, in the order of the rows."""
+def score_rows(
+    scorer: Scorer,
+    rows: Sequence[Row],
+    budget: int,
+    device: torch.device,
+    agree: Callable[[int], int] = lambda steps: steps,
+) -> list[Tensor]:
+    """Log-probs (nats) of each row's completion tokens, `[length]` each, on the CPU, in the order of the rows.
+
+    `agree` turns the number of forward passes that these rows need into the number that all ranks run.
+    """
     scores: list[Tensor] = [torch.zeros(0)] * len(rows)
     filled = [i for i, row in enumerate(rows) if row.completion_ids]
-    for chosen in pack_micro_batches([forward_length(rows[i]) for i in filled], budget):
+    groups = pack_micro_batches([forward_length(rows[i]) for i in filled], budget)
+    passes = agree(len(groups))  # before the first: ranks of a sharded model run each pass together
+    for chosen in groups:
         batch = collate([rows[filled[i]] for i in chosen], device)
         logp, _ = scorer(batch)
         for place, i in enumerate(chosen):
             scores[filled[i]] = logp[place][batch.mask[place]].cpu()
+    for _ in range(passes - len(groups)):
+        scorer(collate([FILLER], device))
     return scores
 
 
@@ -146,10 +178,23 @@ class Tally:
 
     def add(self, micro: MicroBatch, part: LossPart) -> None:
         """Count one micro-batch."""
+        self.padded_tokens += micro.batch.input_ids.numel()
+        if not micro.real_tokens:
+            return
         for name, value in part.sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
         self.real_tokens += micro.real_tokens
-        self.padded_tokens += micro.batch.input_ids.numel()
+
+    @staticmethod
+    def of_all(tallies: Sequence[Tally]) -> Tally:
+        """The tally of one update that several ranks shared. Losses and norms are of the whole on each of them."""
+        whole = Tally(losses=tallies[0].losses, grad_norms=tallies[0].grad_norms)
+        for tally in tallies:
+            for name, value in tally.sums.items():
+                whole.sums[name] = whole.sums.get(name, 0.0) + value
+            whole.real_tokens += tally.real_tokens
+            whole.padded_tokens += tally.padded_tokens
+        return whole
 
     def metrics(self) -> dict[str, float]:
         """Means over tokens, means over steps, and counts."""

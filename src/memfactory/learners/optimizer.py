@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -49,9 +51,16 @@ def make_adamw(
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101); matrices decay, vectors (norms, biases) do not."""
     parameters = list(parameters)
+    matrices, vectors = decay_order(range(len(parameters)), [p.dim() for p in parameters])
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [parameters[i] for i in matrices], "weight_decay": weight_decay},
+        {"params": [parameters[i] for i in vectors], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), fused=True)
+
+
+def decay_order(items: Sequence[T], dimensions: Sequence[int]) -> tuple[list[T], list[T]]:
+    """The items of matrices and those of vectors: the optimizer numbers the first, then the second."""
+    pairs = list(zip(items, dimensions, strict=True))
+    return [item for item, dims in pairs if dims >= 2], [item for item, dims in pairs if dims < 2]

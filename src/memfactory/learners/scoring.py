@@ -27,7 +27,7 @@ class TokenScorer:
     called as modules, so hooks of a sharded engine fire as usual. `amp_dtype` is the type of autocast
     (None: compute in the type of the weights).
 
-    Raises `BadInput` for a model whose logits are not what `head_logits` computes.
+    Raises `BadInput` for a model whose logits are not what `ChunkedHead` computes.
     """
 
     def __init__(
@@ -35,14 +35,18 @@ class TokenScorer:
     ) -> None:
         self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._amp_dtype = amp_dtype
-        self._chunk_logits = chunk_logits
         self._decoder = self._model.get_decoder()
-        self._head = self._model.get_output_embeddings()
-        self._vocabulary = int(self._head.weight.shape[0])
+        embedding = self._model.get_output_embeddings()
+        self._vocabulary = int(embedding.weight.shape[0])
         config = self._model.config.get_text_config()
-        self._soft_cap = getattr(config, "final_logit_softcapping", None)
-        self._scale = float(getattr(config, "logit_scale", None) or 1.0)
-        self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+        scale = float(getattr(config, "logit_scale", None) or 1.0)
+        scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+        self.head = ChunkedHead(
+            embedding,
+            rows=max(1, chunk_logits // self._vocabulary),
+            scale=scale,
+            soft_cap=getattr(config, "final_logit_softcapping", None),
+        )
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Score one batch at temperature 1.
@@ -54,21 +58,9 @@ class TokenScorer:
         with self._autocast(batch.input_ids.device):
             output = self._decoder(input_ids=batch.input_ids, use_cache=False)
             hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.positions)
-            logp, entropy = self._score(hidden, batch.targets)
+            logp, entropy = self.head(hidden, batch.targets)
         scattered = torch.zeros(batch.mask.shape, device=logp.device).masked_scatter(batch.mask, logp)
         return scattered, entropy
-
-    def head_logits(self, hidden: Tensor) -> Tensor:
-        """Logits `[n, vocabulary]` in float32 of hidden states `[n, width]`.
-
-        Applies Gemma's soft cap (`final_logit_softcapping`), Cohere's `logit_scale`, Granite's `logits_scaling`.
-        """
-        logits = self._head(hidden).float()
-        if self._scale != 1.0:
-            logits = logits * self._scale
-        if self._soft_cap:
-            logits = torch.tanh(logits / self._soft_cap) * self._soft_cap
-        return logits
 
     @torch.no_grad()
     def verify(self) -> None:
@@ -77,11 +69,11 @@ class TokenScorer:
         Raises:
             BadInput: they differ, so this architecture transforms its logits in a way unknown to us.
         """
-        device = self._head.weight.device
+        device = next(self.head.parameters()).device
         ids = (torch.arange(8, device=device) * 37 % self._vocabulary).unsqueeze(0)
         training, _ = self._model.training, self._model.eval()
         with self._autocast(device):
-            ours = self.head_logits(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
+            ours = self.head.logits(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
             theirs = self._model(input_ids=ids, use_cache=False).logits.float()
         self._model.train(training)
         if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
@@ -95,12 +87,43 @@ class TokenScorer:
         enabled = self._amp_dtype is not None
         return torch.autocast(device.type, dtype=self._amp_dtype or torch.bfloat16, enabled=enabled)
 
-    def _score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        rows = max(1, self._chunk_logits // self._vocabulary)
-        if hidden.shape[0] <= rows:  # one chunk: keeping it costs no more than the chunk itself
+
+class ChunkedHead(torch.nn.Module):
+    """The output embedding with softmax and look-up, on at most `rows` hidden states at a time.
+
+    A module of its own so that a sharded engine gathers the embedding once for all chunks: their number depends on
+    the rows, and ranks would wait for each other for ever if each chunk were an exchange.
+    """
+
+    def __init__(self, embedding: Any, rows: int, scale: float, soft_cap: float | None) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.plain = type(embedding) is torch.nn.Linear
+        self._rows = rows
+        self._scale = scale
+        self._soft_cap = soft_cap
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits `[n, vocabulary]` in float32 of hidden states `[n, width]`.
+
+        Applies Gemma's soft cap (`final_logit_softcapping`), Cohere's `logit_scale`, Granite's `logits_scaling`.
+        """
+        if self.plain:  # not called as a module: each call would be an exchange of its own
+            logits = torch.nn.functional.linear(hidden, self.embedding.weight, self.embedding.bias).float()
+        else:
+            logits = self.embedding(hidden).float()
+        if self._scale != 1.0:
+            logits = logits * self._scale
+        if self._soft_cap:
+            logits = torch.tanh(logits / self._soft_cap) * self._soft_cap
+        return logits
+
+    def forward(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probs of the targets and entropies, both `[n]` in nats, for hidden states `[n, width]`."""
+        if hidden.shape[0] <= self._rows:  # one chunk: keeping it costs no more than the chunk itself
             return self._score_chunk(hidden, targets)
         parts = []
-        for piece, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+        for piece, wanted in zip(hidden.split(self._rows), targets.split(self._rows), strict=True):
             if torch.is_grad_enabled():
                 parts.append(checkpoint(self._score_chunk, piece, wanted, use_reentrant=False))
             else:
@@ -108,7 +131,8 @@ class TokenScorer:
         return torch.cat([logp for logp, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
     def _score_chunk(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return _SelectedLogprob.apply(self.head_logits(hidden), targets)
+        logp, entropy = _SelectedLogprob.apply(self.logits(hidden), targets)
+        return logp, entropy
 
 
 class _SelectedLogprob(torch.autograd.Function):

@@ -29,10 +29,15 @@ def check_settings(
         raise BadInput(f"learner.micro_batch_tokens must be at least 1, not {micro_batch_tokens}")
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a GPU if there is one. Raises `BadInput` if it is not here."""
+def pick_device(name: str, local_rank: int | None = None) -> torch.device:
+    """The device called `name`; `auto` is a GPU if there is one (that of the rank, if there are several ranks).
+
+    Raises `BadInput` if it is not here.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda") if local_rank is None else torch.device("cuda", local_rank)
     try:
         device = torch.device(name)
     except RuntimeError as error:

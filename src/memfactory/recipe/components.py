@@ -22,6 +22,7 @@ BUILTIN = (
     "memfactory.samplers.openai",
     "memfactory.samplers.scripted",
     "memfactory.learners.local",
+    "memfactory.learners.deepspeed",
     "memfactory.modules.recurrent",
     "memfactory.modules.answerers",
     "memfactory.modules.extractors",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from memfactory.core.errors import BadInput, ParityError
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
 from memfactory.learners.base import Learner
 from memfactory.samplers.base import Sampler
@@ -22,18 +23,19 @@ def sync_and_check(
     threshold: float,
     version: int,
     tokens: int = CHECK_TOKENS,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Load the learner's weights into the sampler as `version`, then compare log-probabilities.
 
     Call it outside of any event loop, while the sampler is idle. Returns `sync/seconds`, and the metrics
-    of `check_parity`. Raises `ParityError` over `threshold`.
+    of `check_parity`. Raises `ParityError` over `threshold`. Under several ranks each has a sampler of its own.
     """
     start = time.perf_counter()
     sampler.load_weights(learner.named_weights(), version)
     seconds = time.perf_counter() - start
     return {
         "sync/seconds": seconds,
-        **check_parity(sampler, learner, prompts, threshold, tokens),
+        **check_parity(sampler, learner, prompts, threshold, tokens, ranks),
     }
 
 
@@ -43,12 +45,14 @@ def check_parity(
     prompts: Sequence[Sequence[int]],
     threshold: float,
     tokens: int = CHECK_TOKENS,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Greedy-sample a few tokens for each prompt and compare the log-probabilities of both sides.
 
     `threshold` bounds the largest absolute difference in nats: about 1e-3 in float32, 0.1 in bfloat16.
     Returns `sync/parity_max`, `sync/parity_mean` (nats) and `sync/parity_seconds`. Raises `ParityError`
-    over the threshold or for a log-probability that is no number, `BadInput` without prompts.
+    over the threshold or for a log-probability that is no number, `BadInput` without prompts. Figures are of the
+    samplers of all ranks; the worst of them decides, on every rank.
     """
     if not prompts:
         raise BadInput("the parity check needs at least one prompt")
@@ -58,16 +62,21 @@ def check_parity(
     completions = asyncio.run(_sample_all(sampler, requests))
     rows = [_row(number, r, c) for number, (r, c) in enumerate(zip(requests, completions, strict=True))]
     theirs = learner.logprobs(rows)
-    differences = [
-        abs(a - b)
-        for row, learned in zip(rows, theirs, strict=True)
-        for a, b in zip(row.behaviour_logprobs, learned, strict=True)
-    ]
+    by_rank = ranks.gather(
+        [
+            abs(a - b)
+            for row, learned in zip(rows, theirs, strict=True)
+            for a, b in zip(row.behaviour_logprobs, learned, strict=True)
+        ]
+    )
+    differences = [difference for part in by_rank for difference in part]
     # Written so that a difference that is not a number fails as well.
     if not all(difference <= threshold for difference in differences):
         bad = [d for d in differences if not d <= threshold]
+        wrong = [number for number, part in enumerate(by_rank) if not all(d <= threshold for d in part)]
+        where = f" on rank {', '.join(map(str, wrong))}" if ranks.world > 1 else ""
         raise ParityError(
-            f"sampler and learner disagree after syncing weights of version {sampler.policy_version}: "
+            f"sampler and learner disagree{where} after syncing weights of version {sampler.policy_version}: "
             f"log-probabilities differ by up to {max(bad, key=lambda d: (d != d, d)):.3g} nats "
             f"({len(bad)} of {len(differences)} tokens), threshold {threshold:g}; the sampler holds stale or "
             "wrong weights, or computes in lower precision than the threshold allows"

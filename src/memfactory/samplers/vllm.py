@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
 from memfactory.samplers.base import SHARED
@@ -65,8 +66,9 @@ class VllmSampler:
         dtype: str = "float32",
         seed: int = 0,
         trust_remote_code: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """Start the engine (about 10 s on a CPU).
+        """Start the engine (about 10 s on a CPU). Under several ranks all of them start theirs at once.
 
         `codec` gives the end-of-sequence ids. Raises `BadInput` when the settings do not fit the model
         or the memory.
@@ -87,6 +89,9 @@ class VllmSampler:
             "async_scheduling": async_scheduling,
             "gpu_memory_utilization": gpu_memory_utilization,
         }
+        if ranks.world > 1:
+            # The engine lives in a process of somebody else's group, on the device of its local rank.
+            options["distributed_executor_backend"] = "external_launcher"
         if max_num_batched_tokens is not None:
             options["max_num_batched_tokens"] = max_num_batched_tokens
         if chunked_prefill is not None:

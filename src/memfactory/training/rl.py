@@ -8,6 +8,7 @@ from typing import Any
 
 from memfactory.algorithms.objective import AdvantageMethod
 from memfactory.core.errors import ServiceError
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.types import Rollout, Task
 from memfactory.data.sampling import TaskOrder
 from memfactory.environments.base import Environment
@@ -55,6 +56,7 @@ class RolloutSource:
         order: TaskOrder,
         parity_prompts: Sequence[Sequence[int]],
         evaluate: Callable[[str], Mapping[str, SetResult]],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.settings = settings
         self.environment = environment
@@ -63,6 +65,7 @@ class RolloutSource:
         self.order = order
         self.parity_prompts = parity_prompts
         self.evaluate_sets = evaluate
+        self.ranks = ranks
 
     def rows(self, step: int, position: int) -> Batch:
         """Collect groups for the tasks at `position`, give credit, make rows.
@@ -96,7 +99,12 @@ class RolloutSource:
     def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
         """Load the learner's weights into the sampler; raise `ParityError` when they disagree after."""
         return sync_and_check(
-            self.sampler, learner, self.parity_prompts, self.settings.parity_threshold, version
+            self.sampler,
+            learner,
+            self.parity_prompts,
+            self.settings.parity_threshold,
+            version,
+            ranks=self.ranks,
         )
 
     def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:

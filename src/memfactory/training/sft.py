@@ -11,6 +11,7 @@ from typing import Any
 
 from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.types import Row
 from memfactory.data.sampling import TaskOrder
 from memfactory.data.traces import Trace
@@ -34,6 +35,7 @@ class TraceSource:
         rows_per_step: int,
         max_model_len: int,
         template: Mapping[str, Any],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.traces = traces
         self.held_out = held_out
@@ -43,6 +45,7 @@ class TraceSource:
         self.rows_per_step = rows_per_step
         self.max_model_len = max_model_len
         self.template = template
+        self.ranks = ranks
 
     def rows(self, step: int, position: int) -> Batch:
         """Rows of the `rows_per_step` traces at `position`."""
@@ -63,7 +66,8 @@ class TraceSource:
         sets = {}
         for name, traces in self.held_out.items():
             rows = [self._row(trace, number) for number, trace in enumerate(traces)]
-            values = [value for row in learner.logprobs(rows) for value in row]
+            scored = self.ranks.join_shares(learner.logprobs(self.ranks.share(rows)))
+            values = [value for row in scored for value in row]
             sets[name] = {
                 "traces": len(rows),
                 "scores": {

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput
 from memfactory.core.files import new_folder, write_json
+from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.types import Row
 from memfactory.learners.base import Learner
 from memfactory.training.interrupt import StopRequest
@@ -85,7 +87,10 @@ class View(Protocol):
 
 @dataclass
 class Trainer:
-    """Runs the loop on a learner and a source of rows. Built anew for each process."""
+    """Runs the loop on a learner and a source of rows. Built anew for each process.
+
+    Under several ranks all of them run the same loop; rank 0 alone decides by what is on the disk, and writes.
+    """
 
     source: RowSource
     learner: Learner
@@ -97,6 +102,7 @@ class Trainer:
     state: TrainState = field(default_factory=TrainState)
     started: float = field(default_factory=time.monotonic)
     """When the program's work on this run began, by time.monotonic()."""
+    ranks: Ranks = ALONE
 
     def train(self) -> int:
         """Train to the end, or to the first signal. Returns the exit code (0, 130 or 143)."""
@@ -111,11 +117,11 @@ class Trainer:
             if self.schedule.eval_before:
                 self._evaluate_once("before", 0)
             self.view.start(self.state.step, self.schedule.steps)
-            while self.state.step < self.schedule.steps and stop.signal_number is None:
+            while self.state.step < self.schedule.steps and not self._stopping(stop):
                 record = self.step()
                 self.state.seconds = elapsed()
-                self._after_step(record, last=stop.signal_number is not None)
-            if stop.signal_number is not None:
+                self._after_step(record, last=self._stopping(stop))
+            if self._stopping(stop):
                 self.state.seconds = elapsed()
                 self._save()
                 self.view.say(f"stopped after step {self.state.step}, saved; run the same command to go on")
@@ -139,7 +145,7 @@ class Trainer:
         synced = clock()
         self.state.step += 1
         self.state.position = batch.position
-        if batch.records:
+        if batch.records and self.ranks.first:
             self.run.write_rollouts(self.state.step, batch.records)
         record = {
             "step": self.state.step,
@@ -158,7 +164,8 @@ class Trainer:
         return {key: _finite(value) for key, value in record.items()}
 
     def _after_step(self, record: dict[str, Any], last: bool) -> None:
-        self.run.log_metrics(record)
+        if self.ranks.first:
+            self.run.log_metrics(record)
         self.track(record)
         self.view.step(record, self.state.seconds)
         every = self.schedule.eval_every
@@ -176,30 +183,49 @@ class Trainer:
         after that, because it also proves that the engine did not fail under the evaluation.
         """
         path = self.run.path / "evaluation" / f"{label}.json"
-        if not path.exists():
+        if not self.ranks.broadcast(path.exists()):
             scores = self.source.evaluate(label, self.learner)
             self.source.sync(self.learner, version)
-            write_json(path, {"step": self.state.step, **scores})
+            if self.ranks.first:
+                write_json(path, {"step": self.state.step, **scores})
             self.track(held_out_scores(self.state.step, scores))
 
     def _save(self) -> None:
-        if self.run.checkpoints() and self.run.checkpoints()[-1][0] == self.state.step:
+        newest = self.ranks.broadcast(self.run.checkpoints()[-1:])
+        if newest and newest[0][0] == self.state.step:
             return
-        with self.run.new_checkpoint(self.state.step) as folder:
+        with self._written(lambda: self.run.new_checkpoint(self.state.step)) as folder:
             self.learner.save_state(folder / "learner")
             self.learner.save_policy(folder / "policy")
-            write_json(folder / "trainer.json", {"format": STATE_FORMAT, **vars(self.state)})
-        self.run.keep_last(self.schedule.keep_last)
+            if self.ranks.first:
+                write_json(folder / "trainer.json", {"format": STATE_FORMAT, **vars(self.state)})
+        if self.ranks.first:
+            self.run.keep_last(self.schedule.keep_last)
+        self.ranks.barrier()  # nobody goes on, or away, before the checkpoint is on the disk
+
+    def _written(self, folder: Callable[[], AbstractContextManager[Path]]) -> AbstractContextManager[Path]:
+        """The folder that rank 0 fills; the other ranks only take part in gathering what goes in."""
+        return folder() if self.ranks.first else nullcontext(self.run.path)
+
+    def _stopping(self, stop: StopRequest) -> bool:
+        """Whether a signal has reached any rank: all of them must stop after the same step."""
+        stop.signal_number = max(self.ranks.gather(stop.signal_number or 0)) or None
+        return stop.signal_number is not None
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, forgetting what came after it; start anew without one."""
-        checkpoints = self.run.checkpoints()
+        checkpoints = self.ranks.broadcast(self.run.checkpoints())
         if checkpoints:
             _, folder = checkpoints[-1]
             self.state = _read_state(folder / "trainer.json")
             self.learner.load_state(folder / "learner")
-            self.run.keep_last(self.schedule.keep_last)  # a kill may have come between saving and this
+            if self.ranks.first:
+                self.run.keep_last(self.schedule.keep_last)  # a kill may have come between saving and this
             self.view.say(f"resuming after step {self.state.step} of {self.schedule.steps}")
+        if self.ranks.first:
+            self._forget_later_steps()
+
+    def _forget_later_steps(self) -> None:
         self.run.rewind(self.state.step)
         for path in (self.run.path / "evaluation").glob("step-*.json"):
             if int(path.stem.removeprefix("step-")) > self.state.step:
@@ -207,8 +233,8 @@ class Trainer:
 
     def _finish(self) -> None:
         """Write the trained policy to final/, as an ordinary model folder."""
-        if not self.run.final_path.exists():
-            with new_folder(self.run.final_path) as folder:
+        if not self.ranks.broadcast(self.run.final_path.exists()):
+            with self._written(lambda: new_folder(self.run.final_path)) as folder:
                 self.learner.save_policy(folder)
 
 

@@ -1,0 +1,264 @@
+"""`memfactory train --nproc 2`: the run of one process, elastic checkpoints, and every way to be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from tests.integration.projects import write_project
+
+#: The reward of `projects`, which on demand waits once a checkpoint is there, or fails on one rank.
+PLUGIN = '''
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from memfactory.core.registry import register
+
+
+@register("reward", "letters")
+@dataclass(frozen=True)
+class Letters:
+    """Share of the letter e in all replies of a rollout."""
+
+    async def __call__(self, rollout):
+        if Path(os.environ.get("HOLD_AFTER", "/nowhere")).exists():
+            Path(os.environ["HOLD_AFTER"] + f".held-{os.environ.get('RANK', 0)}").touch()
+            time.sleep(600)
+        if os.environ.get("FAIL_ON_RANK") == os.environ.get("RANK", "0"):
+            raise ZeroDivisionError("a bug in a reward")
+        text = "".join(call.text for call in rollout.calls)
+        return text.count("e") / max(len(text), 1)
+'''
+
+
+class Started:
+    """A command in a process of its own."""
+
+    def __init__(self, arguments: list[str], program: list[str] | None = None, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [*(program or [sys.executable]), "-m", "memfactory", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+        self.out = self.err = ""
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 240) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if self.process.poll() is not None:
+                raise AssertionError(
+                    f"ended with {self.process.returncode}:\n{self.process.communicate()[1]}"
+                )
+            assert time.monotonic() < end, "it never came"
+            time.sleep(0.02)
+
+    def ranks(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def end(self, seconds: float = 240) -> int:
+        self.out, self.err = self.process.communicate(timeout=seconds)
+        return self.process.returncode
+
+
+def finish(arguments: list[str], program: list[str] | None = None) -> Started:
+    run = Started(arguments, program)
+    assert run.end() == 0, run.err
+    return run
+
+
+def none_left(processes: list[psutil.Process], seconds: float = 20) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest difference of the trained weights."""
+    a, b = (load_file(run / "final" / "model.safetensors") for run in (one, other))
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    path = write_project(folder, policy_folder)
+    (folder / "plugin.py").write_text(PLUGIN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Path:
+    """The same recipe trained by one process, with the local learner."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    finish(["train", str(recipe), "-o", str(run)])
+    return run
+
+
+def same_end(run: Path, alone: Path) -> None:
+    """Same rollouts and, to rounding, the same losses and weights."""
+    mine, theirs = metrics(run), metrics(alone)
+    assert len(mine) == len(theirs) == 3
+    assert mine[-1]["loss"] == pytest.approx(theirs[-1]["loss"], abs=1e-4)
+    assert mine[-1]["reward"] == pytest.approx(theirs[-1]["reward"], abs=1e-4)
+    assert difference(run, alone) < 1e-4
+
+
+def test_two_ranks_are_the_run_of_one_process(recipe: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = finish(["train", str(recipe), "-o", str(run), "--nproc", "2"])
+    first, expected = metrics(run)[0], metrics(alone)[0]
+    for key, value in expected.items():
+        if key.startswith(("reward", "groups", "calls", "tokens/", "length/", "rollouts")) or key == "rows":
+            assert first[key] == value, key
+    assert (run / "rollouts" / "step-1.jsonl").read_text() == (
+        alone / "rollouts" / "step-1.jsonl"
+    ).read_text()
+    same_end(run, alone)
+    evaluation = [json.loads((r / "evaluation" / "after.json").read_text())["sets"] for r in (run, alone)]
+    for name, whole in evaluation[1].items():
+        tasks = [p["task_id"] for p in evaluation[0][name]["predictions"]]
+        assert tasks == [p["task_id"] for p in whole["predictions"]]
+    assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in alone.iterdir())
+    assert done.out.count("step 3/3") == 1 and done.out.count("trained policy") == 1  # rank 0 alone prints
+    assert "2 ranks, learner deepspeed" in done.out
+    assert done.err == ""
+    assert (
+        finish(["train", str(recipe), "-o", str(run), "--nproc", "2"]).out.count("this run is finished") == 1
+    )
+
+
+def test_killed_launcher_leaves_no_orphan_and_one_process_goes_on(
+    recipe: Path, alone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    checkpoint = run / "checkpoints" / "step-2"
+    command = [
+        "train",
+        str(recipe),
+        "-o",
+        str(run),
+        "learner=deepspeed",
+        "learner.lr=1e-3",
+        "learner.zero_stage=3",
+    ]
+    started = Started([*command, "--nproc", "2"], HOLD_AFTER=str(checkpoint))
+    started.wait_for(lambda: (checkpoint.parent / "step-2.held-0").exists())
+    ranks = started.ranks()
+    assert len(ranks) == 2
+    started.process.kill()
+    started.process.communicate()
+    assert none_left(ranks)
+    for path in checkpoint.parent.glob("*.held-*"):
+        path.unlink()
+    done = finish(["train", str(recipe), "-o", str(run)])  # another learner, one process
+    assert "resuming after step 2 of 3" in done.out
+    same_end(run, alone)
+
+
+def test_killed_rank_ends_all_and_other_ranks_go_on(recipe: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    checkpoint = run / "checkpoints" / "step-2"
+    command = ["train", str(recipe), "-o", str(run)]
+    single = Started(command, HOLD_AFTER=str(checkpoint))  # written by one process ...
+    single.wait_for(lambda: (checkpoint.parent / "step-2.held-0").exists())
+    single.process.kill()
+    single.process.communicate()
+    (checkpoint.parent / "step-2.held-0").unlink()
+    double = Started(
+        [*command, "--nproc", "2"], HOLD_AFTER=str(checkpoint)
+    )  # ... gone on with by two, one killed ...
+    double.wait_for(lambda: (checkpoint.parent / "step-2.held-1").exists())
+    ranks = double.ranks()
+    victim = next(p for p in ranks if p.environ()["RANK"] == "1")
+    began = time.monotonic()
+    victim.kill()
+    assert double.end(60) == 1
+    assert time.monotonic() - began < 60
+    assert none_left(ranks)
+    lines = double.err.strip().splitlines()
+    assert len(lines) == 1 and "rank 1 was killed by SIGKILL" in lines[0]
+    for path in checkpoint.parent.glob("*.held-*"):
+        path.unlink()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = finish(command, torchrun)  # ... and by two that somebody else's launcher starts
+    assert done.out.count("resuming after step 2 of 3") == 1
+    same_end(run, alone)
+
+
+def test_a_signal_to_the_launcher_saves_and_stops(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    started = Started(["train", str(recipe), "-o", str(run), "trainer.steps=2000", "--nproc", "2"])
+    started.wait_for(lambda: (run / "metrics.jsonl").exists())
+    ranks = started.ranks()
+    started.process.send_signal(signal.SIGTERM)
+    assert started.end() == 143
+    assert none_left(ranks)
+    assert started.out.count("saved; run the same command to go on") == 1
+    assert started.err == ""
+    steps = metrics(run)[-1]["step"]
+    assert (run / "checkpoints" / f"step-{steps}" / "trainer.json").exists()
+
+
+def test_a_bug_on_one_rank_is_shown_first_and_ends_all(recipe: Path, tmp_path: Path) -> None:
+    command = ["train", str(recipe), "-o", str(tmp_path / "run"), "--nproc", "2", "trainer.eval_before=false"]
+    started = Started(command, FAIL_ON_RANK="1")
+    started.wait_for(lambda: len(started.ranks()) == 2)
+    ranks = started.ranks()
+    assert started.end(120) == 1
+    assert none_left(ranks)
+    lines = started.err.strip().splitlines()
+    assert (
+        lines[0].startswith(("Traceback", "  +"))
+        and lines[-1] == "error: rank 1: ZeroDivisionError: a bug in a reward"
+    )
+
+
+def test_bad_input_is_one_line_as_from_one_process(recipe: Path, tmp_path: Path) -> None:
+    command = ["train", str(recipe), "-o", str(tmp_path / "run"), "--nproc", "2"]
+    started = Started([*command, "learner.lora_rank=4", "learner.lora_targets=[no_such_layer]"])
+    assert started.end() == 2
+    assert len(started.err.strip().splitlines()) == 1
+    assert started.err.startswith("error: learner.lora_targets")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.vllm
+def test_memagent_on_two_ranks_with_an_engine_each(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    run = tmp_path / "run"
+    small = [
+        "trainer.steps=2",
+        "trainer.tasks_per_step=4",
+        "trainer.eval_before=false",
+        "evaluation.limit=2",
+        "~data.eval.16x",
+        "sampler.kv_cache_gb=0.25",
+    ]
+    finish(["train", "memagent", "-o", str(run), *small, "--nproc", "2"])
+    steps = metrics(run)
+    assert [record["step"] for record in steps] == [1, 2]
+    for record in steps:
+        assert record["rollouts"] == 32 and record["rollouts/failed"] == 0
+        assert record["sync/parity_max"] < 1e-3  # the worst of both engines, tied embeddings
+        assert record["mismatch_kl"] < 1e-4
+    assert (run / "final" / "model.safetensors").exists()
+    assert json.loads((run / "evaluation" / "after.json").read_text())["sets"]["1x"]["tasks"] == 2
