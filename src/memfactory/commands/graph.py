@@ -161,7 +161,8 @@ class RoleFactory:
             trainable=True,
             template=self.template,
         )
-        return RolloutModels({"policy": policy}, progress)
+        drawn = (self.seed, phase, task.id, index) if self.params.temperature > 0 else None
+        return RolloutModels({"policy": policy}, progress, drawn)
 
 
 def make_collector(

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from memfactory.agents.components import component_learners
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
     evaluation_settings,
@@ -119,6 +120,7 @@ def _trainer(
         view=view,
         track=build_component("tracker", recipe.schema.tracker, run_folder=run.path).log,
         started=started,
+        components=source.components if isinstance(source, RolloutSource) else {},
     )
 
 
@@ -158,6 +160,7 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
         TaskOrder(len(environment.train_tasks), derive_seed(schema.seed, "tasks")),
         parity_prompts(policy, recipe),
         evaluate,
+        component_learners(agent),
     )
     objective = Objective(
         kind=algorithm.loss,

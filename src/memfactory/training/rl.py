@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memfactory.agents.components import ComponentLearner
 from memfactory.algorithms.objective import AdvantageMethod
 from memfactory.core.errors import ServiceError
 from memfactory.core.types import Rollout, Task
@@ -13,6 +14,7 @@ from memfactory.data.sampling import TaskOrder
 from memfactory.environments.base import Environment
 from memfactory.evaluation.runner import SetResult
 from memfactory.learners.base import Learner
+from memfactory.learners.none import NoLearner
 from memfactory.rollouts.collect import Collector
 from memfactory.samplers.base import Sampler
 from memfactory.samplers.sync import sync_and_check
@@ -52,7 +54,9 @@ class RolloutSource:
         order: TaskOrder,
         parity_prompts: Sequence[Sequence[int]],
         evaluate: Callable[[str], Mapping[str, SetResult]],
+        components: Mapping[str, ComponentLearner] | None = None,
     ) -> None:
+        """`components` are parts of the agent that learn by themselves, from the rollouts of each step."""
         self.settings = settings
         self.environment = environment
         self.collector = collector
@@ -60,6 +64,7 @@ class RolloutSource:
         self.order = order
         self.parity_prompts = parity_prompts
         self.evaluate_sets = evaluate
+        self.components = dict(components or {})
 
     def rows(self, step: int, position: int) -> Batch:
         """Collect groups for the tasks at `position`, give credit, make rows.
@@ -81,15 +86,20 @@ class RolloutSource:
             raise ServiceError(
                 f"all {len(credit.rollouts)} rollouts of step {step + 1} failed; first: {first}"
             )
+        metrics = rollout_metrics(credit, self.environment.rubric)
+        for component in self.components.values():
+            metrics |= component.update(credit.rollouts)
         return Batch(
             rows=credit.rows,
             position=position,
-            metrics=rollout_metrics(credit, self.environment.rubric),
+            metrics=metrics,
             records=self._records(credit),
         )
 
     def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
         """Load the learner's weights into the sampler; raise `ParityError` when they disagree after."""
+        if isinstance(learner, NoLearner):
+            return {}
         return sync_and_check(
             self.sampler, learner, self.parity_prompts, self.settings.parity_threshold, version
         )

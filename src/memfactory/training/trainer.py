@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from memfactory.agents.components import ComponentLearner, load_components, save_components
 from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput
 from memfactory.core.files import new_folder, write_json
@@ -93,6 +94,8 @@ class Trainer:
     run: RunFolder
     view: View
     track: Callable[[Mapping[str, Any]], None] = lambda record: None
+    components: Mapping[str, ComponentLearner] = field(default_factory=dict)
+    """Parts of the agent that learn by themselves; the source lets them, the trainer saves them."""
     state: TrainState = field(default_factory=TrainState)
     started: float = field(default_factory=time.monotonic)
     """When the program's work on this run began, by time.monotonic()."""
@@ -186,6 +189,7 @@ class Trainer:
         with self.run.new_checkpoint(self.state.step) as folder:
             self.learner.save_state(folder / "learner")
             self.learner.save_policy(folder / "policy")
+            save_components(self.components, folder / "components")
             write_json(folder / "trainer.json", {"format": STATE_FORMAT, **vars(self.state)})
         self.run.keep_last(self.schedule.keep_last)
 
@@ -196,6 +200,7 @@ class Trainer:
             _, folder = checkpoints[-1]
             self.state = _read_state(folder / "trainer.json")
             self.learner.load_state(folder / "learner")
+            load_components(self.components, folder / "components")
             self.run.keep_last(self.schedule.keep_last)  # a kill may have come between saving and this
             self.view.say(f"resuming after step {self.state.step} of {self.schedule.steps}")
         self.run.rewind(self.state.step)
@@ -208,6 +213,7 @@ class Trainer:
         if not self.run.final_path.exists():
             with new_folder(self.run.final_path) as folder:
                 self.learner.save_policy(folder)
+                save_components(self.components, folder / "components")
 
 
 def _read_state(path: Path) -> TrainState:
