@@ -1,5 +1,7 @@
-"""RMM: reflective memory management. After a session it looks ahead (what to keep, and with what to join it); at question
-time it looks back (which of what it keeps was of use).
+"""RMM: reflective memory management.
+
+After a session it looks ahead: what to keep, and with what to join it. At question time it looks back: which of what it
+keeps is of use.
 
 The bank belongs to the rollout: each one begins with a fork, so no rollout sees another's edits.
 """

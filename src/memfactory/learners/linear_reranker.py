@@ -37,9 +37,9 @@ class LinearRerankerConfig:
     """Fields of `linear_reinforce`, as in the paper (K and M are the agent's `top_k` and `top_m`).
 
     `tau` is the temperature of the draws, `baseline` is what a cited memory's reward of +1, and an uncited one's of -1,
-    is compared with. `credit` is `item` (each memory is paid for itself) or `set` (for all that were drawn after it too:
-    an unbiased gradient). `optimizer` is adam or sgd. With `online` it also learns from every answer it serves, and then
-    draws there, too. `path` is a folder with a state to begin with, such as `runs/rmm/final/components/reranker`.
+    is compared with. `credit` is `item` (each memory is paid for itself) or `set` (for all that were drawn after it
+    too: an unbiased gradient). `optimizer` is adam or sgd. With `online` it also learns from every answer it serves,
+    and then draws there, too. `path` is a folder with a state to begin with: `runs/rmm/final/components/reranker`.
     """
 
     tau: float = 0.5
@@ -201,10 +201,8 @@ class LinearReranker:
 
         with torch.no_grad():
             logits = self._logits(query, memories)
-        if seed is None:
-            order = top_order(logits, m)
-        else:
-            order = draw_order(logits, m, torch.Generator().manual_seed(seed))
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        order = top_order(logits, m) if generator is None else draw_order(logits, m, generator)
         return tuple(order.tolist())
 
     def _learn(self, drawn: Sequence[tuple[Draw, Collection[str]]]) -> dict[str, float]:

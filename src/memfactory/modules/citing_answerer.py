@@ -48,8 +48,8 @@ def parse_cited(reply: str, shown: Sequence[str]) -> DistilledAnswer:
     r"""The memories that a reply cites in square brackets, and whether its layout is kept. Never raises.
 
     `[m1, m4]`, `[m1][m4]` and `[1, 4]` cite two memories; `[NO_CITE]` and `[none]` say that none was of use. An id
-    that was not shown is an error and cites nothing. Brackets around other words are text. A reply without any citation,
-    or without \boxed{}, does not keep the layout.
+    that was not shown is an error and cites nothing. Brackets around other words are text. A reply without any
+    citation, or without \boxed{}, does not keep the layout.
     """
     used: dict[str, None] = {}
     errors = []

@@ -69,7 +69,7 @@ class MergeConfig:
 
 @register("module", "merge", config=MergeConfig, source="RMM, arXiv 2503.08026")
 class MergeOrAdd:
-    """A model adds a topic or merges it into one of the most similar memories: `{"actions": [{"op", "id", "text"}]}`."""
+    """A model adds a topic, or merges it into a similar memory: `{"actions": [{"op", "id", "text"}]}`."""
 
     def __init__(self, prompts: Mapping[str, str], similar: int = 1) -> None:
         self.template = require(prompts, "merge", ("memories", "topic"))
@@ -90,8 +90,8 @@ class MergeOrAdd:
 def parse_decision(reply: str, shown: Sequence[str]) -> Decision:
     """The decision of a reply `{"actions": [{"op": "ADD"} or {"op": "MERGE", "id", "text"}]}`. Never raises.
 
-    The first action that makes sense counts; a MERGE needs the id of a memory that was shown and a text. Everything else
-    is an error, and when nothing makes sense the topic is added, so that nothing is lost.
+    The first action that makes sense counts; a MERGE needs the id of a memory that was shown and a text. Everything
+    else is an error, and when nothing makes sense the topic is added, so that nothing is lost.
     """
     reading = read_list(reply, "actions")
     errors = list(reading.errors)

@@ -1,4 +1,4 @@
-"""Prospective reflection, first half: from a session to topics worth remembering, each with the turns that support it."""
+"""Prospective reflection, first half: from a session to topics worth remembering, with the turns that support them."""
 
 from __future__ import annotations
 

@@ -31,13 +31,13 @@ class EvidenceConfig:
 @register("reward", "evidence", config=EvidenceConfig, source="LongMemEval, arXiv 2410.10813")
 @dataclass(frozen=True)
 class Evidence:
-    """Share of the task's evidence turns that the memories rest on (Recall); None for a task that names no such turn."""
+    """Share of the task's evidence turns that the memories rest on (Recall); None for a task that names none."""
 
     of: Literal["retrieved", "reranked", "cited"] = "reranked"
     top: int | None = None
 
     async def __call__(self, rollout: Rollout) -> float | None:
-        """In [0, 1]; 0.0 for a failed rollout. Raises `BadInput` for an agent that does not tell its memories' turns."""
+        """In [0, 1]; 0.0 for a failed rollout. Raises `BadInput` for an agent that does not tell turns."""
         wanted = set(rollout.task.meta.get("evidence_turns") or ())
         if not wanted:
             return None

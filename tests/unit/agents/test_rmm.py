@@ -48,7 +48,11 @@ def session(number: int, *texts: str) -> Session:
 TASK = Task(
     "t",
     "What pets does Ana have?",
-    Dialogue("d", ("Ana", "Ben"), (session(1, "Hi.", "I have a cat."), session(2, "I got a dog.", "I live in Rome."))),
+    Dialogue(
+        "d",
+        ("Ana", "Ben"),
+        (session(1, "Hi.", "I have a cat."), session(2, "I got a dog.", "I live in Rome.")),
+    ),
     ("cat and dog",),
     {"evidence_turns": ("D1:2", "D2:1")},
 )
@@ -65,7 +69,9 @@ MERGE = '{"actions": [{"op": "MERGE", "id": "m1", "text": "Ana has a cat and a d
 ADD = '{"actions": [{"op": "ADD"}]}'
 
 
-def make_agent(reranker: Reranker | None = None, *, method: str = "embedding", plain: bool = False, m: int = 1) -> Rmm:
+def make_agent(
+    reranker: Reranker | None = None, *, method: str = "embedding", plain: bool = False, m: int = 1
+) -> Rmm:
     """With `plain`, turns are memories and no model is asked but by the reranker."""
     return Rmm(
         reflector_tokens=1000,
@@ -117,7 +123,11 @@ def test_topics_are_added_or_merged_reranked_and_cited() -> None:
     assert (info["reranked"], info["used"], info["errors"], info["bank_size"]) == (["m1"], ["m1"], [], 2)
     assert info["format"] == {"reflector": 1.0, "merger": 1.0, "reranker": 1.0, "answerer": 1.0}
     assert rollout.outcome.memories[0] == "[m1] (day 1) Ana has a cat."
-    assert [asyncio.run(Evidence(of)(rollout)) for of in ("retrieved", "reranked", "cited")] == [1.0, 1.0, 1.0]  # type: ignore[arg-type]
+    assert [asyncio.run(Evidence(of)(rollout)) for of in ("retrieved", "reranked", "cited")] == [
+        1.0,
+        1.0,
+        1.0,
+    ]  # type: ignore[arg-type]
 
 
 def test_wrong_replies_lose_nothing_and_are_counted() -> None:
@@ -158,7 +168,11 @@ def test_the_chat_protocol_leaves_nothing_in_the_agent() -> None:
     remembered = asyncio.run(agent.remember(session(1, "Hi.", "I have a cat."), bank, models))
     answer = asyncio.run(agent.answer("Which pet?", bank, models))
     assert dict(remembered.operations) == {"add": 1} and len(bank) == 1
-    assert (answer.reply, answer.used, [item.id for item in answer.found]) == ("\\boxed{cat} [m1]", ("m1",), ["m1"])
+    assert (answer.reply, answer.used, [item.id for item in answer.found]) == (
+        "\\boxed{cat} [m1]",
+        ("m1",),
+        ["m1"],
+    )
 
 
 # -- the linear reranker ---------------------------------------------------------------------------------------------
@@ -169,7 +183,9 @@ def dialogue_task(index: int, split: str = "train") -> Task:
 
 
 def rollouts_of(agent: Rmm, indices: Sequence[int], phase: str) -> list[Rollout]:
-    def models(*, phase: str, task: Task, index: int, calls: list[Call], progress: object = None) -> RolloutModels:
+    def models(
+        *, phase: str, task: Task, index: int, calls: list[Call], progress: object = None
+    ) -> RolloutModels:
         model = models_of(ScriptedSampler([""]))(phase=phase, task=task, index=index, calls=calls)["policy"]
         return RolloutModels({"policy": model}, None, (phase, task.id, index) if phase != "eval" else None)
 

@@ -60,7 +60,9 @@ def test_a_draw_is_repeatable_and_never_longer_than_the_candidates() -> None:
 
 def rewards_of(order: tuple[int, ...]) -> list[float]:
     """Memory 2 is cited always, memory 0 only when it is shown first: what is cited depends on what is shown."""
-    return [1.0 if place == 2 or (place == 0 and position == 0) else -1.0 for position, place in enumerate(order)]
+    return [
+        1.0 if place == 2 or (place == 0 and position == 0) else -1.0 for position, place in enumerate(order)
+    ]
 
 
 def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What RMM's parsers make of replies, right, wrong and wild: none raises, and nothing that was not shown is ever used."""
+"""What RMM's parsers make of replies, right, wrong and wild: none raises, and nothing not shown is ever used."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ TURNS = ["D1:1", "D1:2", "D1:3"]
 
 #: Fragments of what models write, so that wild text is often nearly right.
 PIECES = st.sampled_from(
-    ["[", "]", "[m1]", "[1, 2]", "[3]", "m4", ", ", "12", "\\boxed{", "}", "[NO_CITE]", '{"topics": [', '{"actions": [']
-    + ['{"op": "MERGE", "id": "m1", "text": "x"}', '{"summary": "a", "turns": [1, 9]}', "]}", '"', "9" * 5000, "[" * 400]
+    [
+        *("[", "]", "[m1]", "[1, 2]", "[3]", "m4", ", ", "12", "\\boxed{", "}", "[NO_CITE]", "]}", '"'),
+        *('{"topics": [', '{"actions": [', '{"summary": "a", "turns": [1, 9]}'),
+        *('{"op": "MERGE", "id": "m1", "text": "x"}', "9" * 5000, "[" * 400),
+    ]
 )
 WILD = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=12).map("".join))
 
