@@ -16,6 +16,9 @@ from memfactory.core.types import Rollout
 class ComponentLearner(Protocol):
     """A part of an agent with weights of its own."""
 
+    online: bool
+    """Whether it also learns while it serves."""
+
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Learn from the scored rollouts of one step; returns figures. Rollouts with an error are passed over."""
         ...
