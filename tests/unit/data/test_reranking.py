@@ -8,9 +8,8 @@ import pytest
 
 from memfactory.core.errors import BadInput
 from memfactory.data.dialogue import Dialogue
-from memfactory.data.sources import reranking
 from memfactory.data.synthetic.facts import split_of
-from memfactory.data.synthetic.reranking import make_reranking_task
+from memfactory.data.synthetic.reranking import make_reranking_task, reranking
 from memfactory.data.synthetic.reranking_traces import make_rerank_trace, reranking_traces
 from memfactory.data.synthetic.vocabulary import all_words, words_of
 from memfactory.memory.item import MemoryItem
