@@ -101,10 +101,11 @@ class LinearReranker:
         """
         if not candidates:
             return Ranking()
-        if vector is None or any(item.embedding is None for item in candidates):
+        vectors = [item.embedding for item in candidates if item.embedding is not None]
+        if vector is None or len(vectors) < len(candidates):
             raise BadInput("reranker 'linear_reinforce' needs embeddings; use retriever.method=embedding")
         query = numpy.asarray(vector, numpy.float32)
-        memories = numpy.stack([item.embedding for item in candidates])
+        memories = numpy.stack(vectors)
         seed = models.seed("reranker")
         if seed is None and self.online:
             seed = derive_seed("reranker", self.updates, question)
