@@ -21,7 +21,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("runs/tiny_policy")
-PHASES = ("1_pairs", "2_short", "3_recite", "4_read", "5_bank", "6_all", "7_habits")
+PHASES = ("1_pairs", "2_short", "3_recite", "4_read", "5_bank", "6_all", "7_hard", "8_habits")
 DEEPER = WORK / "deeper"
 EVALUATED = ("memagent", "memory_r1")
 

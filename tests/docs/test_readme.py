@@ -5,6 +5,7 @@ A command that is not in the table fails the test, and so does a line of the tab
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -42,6 +44,27 @@ def as_tiny(*extra: str) -> Callable[[str], None]:
     return check
 
 
+def talking(*extra: str) -> Callable[[str], None]:
+    """Run a chat in which a user types a statement, a question and a command, then leaves with Ctrl-D."""
+
+    def check(command: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.stdin", io.StringIO("I live in Oslo.\nWhere does Ana live now?\n/why\n"))
+            full(*extra)(command)
+
+    return check
+
+
+def as_tiny_talk() -> Callable[[str], None]:
+    """A chat that names SmolLM2, with the tiny policy in its place."""
+
+    def check(command: str) -> None:
+        assert "model=smollm2" in command
+        talking()(command.replace("model=smollm2", "model=tiny"))
+
+    return check
+
+
 def config(command: str) -> None:
     """Compose and check the recipe only: the full command is long, or needs weights that are not here."""
     assert run([*shlex.split(command)[1:], "--print-config"]) == 0
@@ -50,6 +73,19 @@ def config(command: str) -> None:
 def plan(command: str) -> None:
     """Everything but the weights: recipe, tokenizer, data, agent."""
     assert run([*shlex.split(command)[1:], "--dry-run"]) == 0
+
+
+def one_run(command: str) -> None:
+    """A report of several runs, with the first alone: there is only one here."""
+    program, name, first, _, *rest = shlex.split(command)
+    assert program == "memfactory"
+    assert run([name, first, *rest]) == 0
+
+
+def no_terminal(command: str) -> None:
+    """`view` takes over the terminal; without one it says so. test_terminal.py presses its keys."""
+    assert run(shlex.split(command)[1:]) == 2
+    assert run([*shlex.split(command)[1:-1], "no/such/run"]) == 2
 
 
 def make(command: str) -> None:
@@ -175,6 +211,12 @@ TABLE: dict[str, Callable[[str], None]] = {
         *(f"~data.eval.qa{number}" for number in (2, 3, 4, 5)),
         "data.eval.qa1.length=200",
     ),
+    # looking at runs; several runs are the business of test_page.py
+    "memfactory report runs/memagent": full(),
+    "memfactory report runs/memagent runs/memagent-seed1 --output compare.html": one_run,
+    "memfactory view runs/memagent": no_terminal,
+    "memfactory train memagent tracker=tensorboard": plan,
+    "memfactory train memagent tracker=wandb tracker.mode=offline": config,
     # reading; where weights would have to be converted the tiny policy takes their place, where they would have to be
     # downloaded the recipe is only composed
     "memfactory infer memagent model.path=runs/memagent/final --input text.txt "
@@ -191,6 +233,20 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory infer memagent model=qwen3_1.7b sampler=openai sampler.base_url=http://localhost:8000/v1 "
     '--input book.txt --question "Who wrote the letter?"': config,
     "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": full(*TINY),
+    # talking; each command reads the lines of `talking` where a user would type
+    "memfactory infer memory_r1 --speaker Ana": talking("sampler=hf"),
+    "memfactory infer memory_r1 model=smollm2 sampler=hf --bank banks/mine": as_tiny_talk(),
+    "memfactory infer memory_r1 model=qwen3_1.7b sampler=openai "
+    "sampler.base_url=http://localhost:8000/v1": config,
+    'memfactory infer memory_r1 --input dialogue.jsonl --question "Where does Ana live now?"': full(
+        "sampler=hf"
+    ),
+    "memfactory infer memory_r1 --input locomo10.json --conversation conv-26 --bank banks/conv-26": full(
+        "sampler=hf"
+    ),
+    'memfactory infer memory_r1 --bank banks/conv-26 --question "Where does Ana live now?" --json': full(
+        "sampler=hf"
+    ),
     # data
     "memfactory data check jsonl questions.jsonl": full(),
     "memfactory train memagent_smollm2 data=jsonl data.train.path=questions.jsonl "
@@ -259,6 +315,16 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / f"{name}.jsonl").write_text(json.dumps({"id": "1", **task}) + "\n")
     musique = "".join(json.dumps(musique_example(number)) + "\n" for number in range(60))
     (folder / "musique_ans_v1.0_dev.jsonl").write_text(musique)
+    (folder / "dialogue.jsonl").write_text(json.dumps({"speaker": "Ana", "text": "I live in Oslo."}) + "\n")
+    turn = {"dia_id": "D1:1", "speaker": "Ana", "text": "I live in Oslo."}
+    spoken = {
+        "speaker_a": "Ana",
+        "speaker_b": "Ben",
+        "session_1": [turn],
+        "session_1_date_time": "8 May 2023",
+    }
+    conversations = [{"sample_id": name, "qa": [], "conversation": spoken} for name in ("conv-26", "conv-30")]
+    (folder / "locomo10.json").write_text(json.dumps(conversations))
     for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json", "2wiki_dev.json"):
         (folder / name).write_text(json.dumps([hotpotqa_example(number) for number in range(130)]))
     (folder / "locomo10.json").write_text(json.dumps([locomo_example(f"conv-{n}") for n in (26, 30, 41)]))
@@ -314,6 +380,30 @@ def test_every_command_is_in_the_table_and_no_other() -> None:
 @pytest.mark.parametrize("command", TABLE, ids=str)
 def test_command(command: str, reader: Path) -> None:
     TABLE[command](command)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/memory_r1.md"])
+def test_the_library_in_a_few_lines(name: str, reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The code of the page as it stands, on the tiny policy without vLLM."""
+    [code] = [b.text for b in blocks(ROOT / name) if "MemoryAgent(" in b.text]
+    small = code.replace('("memory_r1", bank', '("memory_r1", ["sampler=hf"], bank').replace(
+        "smollm2", "tiny"
+    )
+    small = small.replace("my_bank", f"banks/{Path(name).stem}")
+    assert '"sampler=hf"' in small
+    names: dict[str, Any] = {}
+    if name == "README.md":
+        assert len(code.strip().splitlines()) <= 5
+        exec(small, names)
+        names["agent"].close()
+        assert capsys.readouterr().out.strip()
+    else:  # what a small policy remembers is its own affair: here a memory is there for certain
+        from memfactory.commands.memory_agent import MemoryAgent
+
+        with MemoryAgent("memory_r1", ["sampler=hf"], bank=f"banks/{Path(name).stem}") as agent:
+            keeper = agent._keeper
+            keeper.bank.add("Ana lives in Oslo.", embedding=[1.0] * keeper.bank.dim)
+        exec(small, names)
 
 
 def test_blocks_say_what_they_are() -> None:

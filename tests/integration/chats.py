@@ -58,6 +58,8 @@ class RuleSampler:
 
 def reply(text):
     kind, _, rest = text.partition("\\n")
+    if "gibberish" in rest:
+        return "I would rather not."
     if kind == "EXTRACT":
         return json.dumps({"facts": [line for line in rest.splitlines() if "hello" not in line]})
     if kind == "MANAGE":

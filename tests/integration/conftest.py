@@ -11,6 +11,7 @@ import pytest
 from memfactory.models.text import TextCodec
 from memfactory.samplers.hf import HfSampler
 from memfactory.samplers.vllm import VllmSampler
+from tests.integration.chats import write_chat
 from tests.tiny_models import random_policy
 
 MAX_MODEL_LEN = 256
@@ -20,6 +21,12 @@ MAX_MODEL_LEN = 256
 def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random policy with tied embeddings."""
     return random_policy(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="session")
+def chat_recipe(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Path:
+    """The recipe of chats, `talk.yaml`; one for all tests, as a process can load its plugin from one place only."""
+    return write_chat(tmp_path_factory.mktemp("chat"), policy_folder)
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,11 @@ import pytest
 
 from memfactory import MemoryAgent
 from memfactory.core.errors import BadInput, UserError
-from tests.integration.chats import write_chat
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Path:
-    return write_chat(tmp_path_factory.mktemp("library"), policy_folder)
+@pytest.fixture
+def recipe(chat_recipe: Path) -> Path:
+    return chat_recipe
 
 
 @pytest.fixture

@@ -135,8 +135,12 @@ class Chat:
         say(self.console, self.last.text or "(no answer)")
 
     def _show(self, taken: Taken) -> None:
-        for line in taken.changes or ["(nothing new to remember)"]:
-            say(self.console, f"  {line}")
+        for change in taken.changes:
+            say(self.console, f"  {change}")
+        if not taken.changes:
+            # A model that replied in no layout looks like one that found nothing: say which it was.
+            wrong = taken.remembered.errors
+            say(self.console, "  (nothing new to remember" + (f"; {wrong[0]})" if wrong else ")"))
 
     def _memory(self, words: str) -> None:
         bank = self.keeper.memories

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from memfactory.commands.graph import Policy, open_environment, open_policy
 from memfactory.core.types import Task
-from memfactory.recipe.build import build_agent, build_tasks
+from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe
 
 _TASKS_LOOKED_AT = 16
@@ -49,6 +49,7 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
     table.add_row("context", f"{policy.max_model_len:,} tokens")
     table.add_row("output", str(recipe.output_dir))
     if command == "train":
+        build_component("tracker", schema.tracker)  # refuses when its package is missing
         rows = _sft_rows(recipe) if schema.stage == "sft" else _rl_rows(recipe, policy)
         for name, value in rows.items():
             table.add_row(name, value)

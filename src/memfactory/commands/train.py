@@ -34,6 +34,7 @@ from memfactory.training.rl import GroupSettings, RolloutSource
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.sft import SFT_OBJECTIVE, TraceSource
 from memfactory.training.summary import summarise, write_summary
+from memfactory.training.trackers.base import GuardedTracker, tracked_run
 from memfactory.training.trainer import RowSource, Schedule, Trainer
 from memfactory.training.view import TrainingView
 
@@ -66,7 +67,10 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
             return 0
     seed_everything(derive_seed(recipe.schema.seed, "train"))
     source = None
+    # Made first: a package that is missing must be told before minutes of loading.
+    tracker = build_component("tracker", recipe.schema.tracker)
     with TrainingView(console) as view:
+        tracker = GuardedTracker(tracker, recipe.schema.tracker["type"], view.say)
         try:
             if (
                 run.path.is_dir()
@@ -79,7 +83,10 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
                 run.clear()
             write_text(run.recipe_path, recipe.to_yaml())
             view.log_to(run.path / "log.txt")
-            trainer = _trainer(recipe, source, learner, objective, run, view, started)
+            done = max((step for step, _ in run.checkpoints()), default=0)
+            if recipe.schema.tracker["type"] != "none":
+                tracker.start(tracked_run(run.path, done, recipe.plain))
+            trainer = _trainer(recipe, source, learner, objective, run, view, tracker, started)
             code = trainer.train()
             if code == 0:
                 metric = recipe.schema.evaluation.metrics[0] if recipe.schema.stage == "rl" else "nll"
@@ -89,6 +96,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
                 console.print(f"trained policy: {run.final_path}", highlight=False, soft_wrap=True)
             return code
         finally:
+            tracker.finish()
             run.release()
             if source is not None:
                 source.close()
@@ -101,6 +109,7 @@ def _trainer(
     objective: Objective,
     run: RunFolder,
     view: TrainingView,
+    tracker: GuardedTracker,
     started: float,
 ) -> Trainer:
     settings = recipe.schema.trainer
@@ -118,7 +127,7 @@ def _trainer(
         ),
         run=run,
         view=view,
-        track=build_component("tracker", recipe.schema.tracker, run_folder=run.path).log,
+        track=tracker.log,
         started=started,
         components=source.components if isinstance(source, RolloutSource) else {},
     )

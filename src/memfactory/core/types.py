@@ -106,6 +106,14 @@ class Outcome:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class MemoryState:
+    """What an agent's memory held once `calls` calls of its rollout were finished (0: before the first)."""
+
+    calls: int
+    text: str
+
+
 @dataclass
 class Rollout:
     """The calls one agent run made on one task, its outcome, and its named reward components.
@@ -114,6 +122,7 @@ class Rollout:
     finished (a server that failed, a prompt too long): such a rollout is counted, never trained on.
     `lost` tells that a service failed and not the task: run again, it may well be finished.
     `seconds` passed from its start to its end, beside all others.
+    `states` is the memory over time, as the agent reported it.
     """
 
     task: Task
@@ -124,6 +133,7 @@ class Rollout:
     error: str | None = None
     lost: bool = False
     seconds: float = field(default=0.0, compare=False)
+    states: list[MemoryState] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

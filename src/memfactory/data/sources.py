@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from memfactory.core.registry import register
 from memfactory.core.types import Task
-from memfactory.data import traces
+from memfactory.data import mixture, traces
 from memfactory.data.readers import hotpotqa, jsonl, locomo, longmemeval, memagent, msc, musique
 from memfactory.data.synthetic import babilong, reranking, reranking_traces, ruler
 from memfactory.data.tasks import as_task
@@ -27,6 +27,7 @@ __all__ = [
     "locomo",
     "longmemeval",
     "memagent",
+    "mixture",
     "msc",
     "musique",
     "reranking",

@@ -149,6 +149,8 @@ class DialogueTracesConfig:
     answerer_share: float = 0.3
     stale: float = 0.25
     habit: float = 0.8
+    most_facts: int = 3
+    question: str = "any"
 
 
 @register("data", "dialogue_traces", config=DialogueTracesConfig)
@@ -164,6 +166,8 @@ def dialogue_traces(
     answerer_share: float = 0.3,
     stale: float = 0.25,
     habit: float = 0.8,
+    most_facts: int = 3,
+    question: str = "any",
 ) -> Sequence[Trace]:
     """Generated calls that teach a tiny policy the formats of Memory-R1 on the synthetic dialogues.
 
@@ -183,6 +187,8 @@ def dialogue_traces(
             answerer_share=answerer_share,
             stale=stale,
             habit=habit,
+            most_facts=most_facts,
+            question=question,
         )
         return parse_trace(row, "dialogue_traces")
 

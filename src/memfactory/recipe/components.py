@@ -43,13 +43,16 @@ BUILTIN = (
     "memfactory.environments.memory_bank",
     "memfactory.data.sources",
     "memfactory.data.starting_banks",
-    "memfactory.data.mixture",
     "memfactory.memory.embedders",
     "memfactory.rewards.answer",
     "memfactory.rewards.format",
     "memfactory.rewards.operations",
     "memfactory.rewards.evidence",
-    "memfactory.training.trackers",
+    "memfactory.training.trackers.base",
+    "memfactory.training.trackers.tensorboard",
+    "memfactory.training.trackers.wandb",
+    "memfactory.training.trackers.trackio",
+    "memfactory.training.trackers.swanlab",
 )
 
 _loaded_files: dict[Path, float] = {}

@@ -117,9 +117,9 @@ class DataConfig:
 class TrainerConfig:
     """The training loop.
 
-    A checkpoint is saved every `save_every` steps, the newest `keep_last` stay. `log_rollouts` rollouts
-    a step are written as text. The run stops when log-probs of sampler and learner differ by more than
-    `parity_threshold`. `eval_every` 0 is never.
+    A checkpoint is saved every `save_every` steps, the newest `keep_last` stay. At least `log_rollouts`
+    rollouts a step are written as text, in whole groups. The run stops when log-probs of sampler and
+    learner differ by more than `parity_threshold`. `eval_every` 0 is never.
     """
 
     steps: AtLeastOne = 100

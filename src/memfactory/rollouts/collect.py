@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from memfactory.agents.base import Agent, Reading, reads_once
 from memfactory.core.chat import Models
 from memfactory.core.errors import ServiceError, TaskError
-from memfactory.core.types import Call, Rollout, Task
+from memfactory.core.types import Call, MemoryState, Rollout, Task
 from memfactory.data.dialogue import Dialogue
 from memfactory.rollouts.readings import Readings
 
@@ -73,7 +73,14 @@ class Collector:
         gate = gate or nullcontext()
         rollout = Rollout(task=task, index=index)
         started = time.perf_counter()
-        models = self.make_models(phase=phase, task=task, index=index, calls=rollout.calls, progress=progress)
+
+        def note(done: int, total: int, memory: str | None) -> None:
+            if memory is not None:
+                rollout.states.append(MemoryState(len(rollout.calls), memory))
+            if progress is not None:
+                progress(done, total, memory)
+
+        models = self.make_models(phase=phase, task=task, index=index, calls=rollout.calls, progress=note)
         try:
             reading = None if readings is None else await self._reading(rollout, readings)
             async with gate:
@@ -160,8 +167,8 @@ class Collector:
         if not self.share_readings or not reads_once(self.agent):
             return None
 
-        def models(task: Task, index: int, calls: list[Call]) -> Models:
-            return self.make_models(phase=phase, task=task, index=index, calls=calls)
+        def models(task: Task, index: int, calls: list[Call], note: ProgressFn) -> Models:
+            return self.make_models(phase=phase, task=task, index=index, calls=calls, progress=note)
 
         return Readings(self.agent, models, gate)
 
@@ -176,6 +183,7 @@ class Collector:
         finally:
             if first:
                 rollout.calls.extend(shared.calls)
+                rollout.states.extend(shared.states)
         return reading if first else replace(reading, memories=())
 
 

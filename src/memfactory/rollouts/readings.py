@@ -13,17 +13,23 @@ from dataclasses import dataclass, field
 
 from memfactory.agents.base import Reading, ReadOnceAgent
 from memfactory.core.chat import Models
-from memfactory.core.types import Call, Task
+from memfactory.core.types import Call, MemoryState, Task
 from memfactory.data.dialogue import Dialogue
 
 
 @dataclass
 class SharedReading:
-    """A reading under way or done, and its calls. `paid` is set once they are in somebody's rollout."""
+    """A reading, its calls and memory over time. `paid` is set once these are in somebody's rollout."""
 
     calls: list[Call] = field(default_factory=list)
+    states: list[MemoryState] = field(default_factory=list)
     work: asyncio.Task[Reading] | None = None
     paid: bool = False
+
+    def note(self, done: int, total: int, memory: str | None) -> None:
+        """Keep what the memory holds now, and after how many calls."""
+        if memory is not None:
+            self.states.append(MemoryState(len(self.calls), memory))
 
     async def result(self) -> Reading:
         """The reading, when it is done. Raises what it raised, for everybody who waits for it."""
@@ -37,10 +43,10 @@ class Readings:
     def __init__(
         self,
         agent: ReadOnceAgent,
-        models: Callable[[Task, int, list[Call]], Models],
+        models: Callable[[Task, int, list[Call], Callable[[int, int, str | None], None]], Models],
         gate: AbstractAsyncContextManager[object],
     ) -> None:
-        """`models(task, index, calls)` gives a reading its models; like a rollout it passes `gate` while it works."""
+        """`models(task, index, calls, progress)` are a reading's; like a rollout it passes `gate` while it works."""
         self._agent = agent
         self._models = models
         self._gate = gate
@@ -56,7 +62,7 @@ class Readings:
         if shared is None:
             shared = self._found[dialogue, index] = SharedReading()
             task = Task(id=f"reading of {dialogue.id}", question="", evidence=dialogue)
-            models = self._models(task, index, shared.calls)
+            models = self._models(task, index, shared.calls, shared.note)
             shared.work = asyncio.ensure_future(self._read(dialogue, models))
         return shared
 

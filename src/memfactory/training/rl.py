@@ -22,14 +22,17 @@ from memfactory.training.credit import Credit, assign_credit
 from memfactory.training.rollout_metrics import rollout_metrics, rollout_record
 from memfactory.training.trainer import Batch
 
+#: Characters of a prompt that are kept of the second and later rollouts of a recorded group.
+_LONGEST_PROMPT_OF_COPIES = 2000
+
 
 @dataclass(frozen=True)
 class GroupSettings:
     """How many rollouts a step takes and how they are compared.
 
     With `dynamic_sampling`, groups of further tasks are added for those whose rewards do not differ, at most
-    `max_refills` times a step; the latter make no rows but stay in the step's figures. `log_rollouts` rollouts a step
-    are kept as readable text.
+    `max_refills` times a step; the latter make no rows but stay in the step's figures. At least `log_rollouts`
+    rollouts a step are kept as readable text, in whole groups.
     """
 
     tasks_per_step: int
@@ -93,7 +96,7 @@ class RolloutSource:
             rows=credit.rows,
             position=position,
             metrics=metrics,
-            records=self._records(credit),
+            records=self._records(groups, credit),
         )
 
     def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
@@ -138,13 +141,24 @@ class RolloutSource:
             drop_zero_variance=self.settings.drop_zero_variance,
         )
 
-    def _records(self, credit: Credit) -> list[dict[str, Any]]:
-        kept = range(min(self.settings.log_rollouts, len(credit.rollouts)))
-        return [
-            rollout_record(
-                credit.rollouts[i],
-                credit.advantages[i],
-                self.environment.rubric.total(credit.rollouts[i].rewards),
-            )
-            for i in kept
-        ]
+    def _records(self, groups: Sequence[Sequence[Rollout]], credit: Credit) -> list[dict[str, Any]]:
+        """The first groups of the step, whole, so that the rollouts of a task can be held side by side.
+
+        All but the first rollout of a group have long prompts cut: they read the same text as the first.
+        """
+        records: list[dict[str, Any]] = []
+        for number, group in enumerate(groups):
+            if len(records) >= self.settings.log_rollouts:
+                break
+            for rollout in group:
+                total = self.environment.rubric.total(rollout.rewards)
+                records.append(
+                    rollout_record(
+                        rollout,
+                        credit.advantages[len(records)],
+                        total,
+                        group=number,
+                        longest_prompt=None if rollout is group[0] else _LONGEST_PROMPT_OF_COPIES,
+                    )
+                )
+        return records

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memfactory.core.types import Rollout
+from memfactory.core.texts import cut
+from memfactory.core.types import Call, Rollout
 from memfactory.rewards.rubric import Rubric
 from memfactory.rollouts.operation_mix import operation_mix
 from memfactory.training.credit import Credit
@@ -17,7 +19,8 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     """Means and standard deviations over rollouts without error; lengths in tokens.
 
     `reward` is the weighted total. `truncated` is the share of calls cut at their token limit,
-    `groups/flat` the share of groups whose rewards do not differ.
+    `groups/flat` the share of groups whose rewards do not differ. `operations/<kind>` is the share of a kind among
+    the operations on memory banks.
     """
     rollouts = [rollout for rollout in credit.rollouts if rollout.error is None]
     calls = [call for rollout in rollouts for call in rollout.calls]
@@ -48,34 +51,83 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     return metrics
 
 
-def rollout_record(rollout: Rollout, advantages: dict[str, float], total: float) -> dict[str, Any]:
-    """One rollout as readable JSON: prompts, replies, memory after each step, rewards, advantages."""
+def rollout_record(
+    rollout: Rollout,
+    advantages: Mapping[str, float],
+    total: float,
+    *,
+    group: int = 0,
+    longest_prompt: int | None = None,
+) -> dict[str, Any]:
+    """One rollout as readable JSON: prompts, replies, memory after each call, rewards, advantages.
+
+    Rollouts of one step with the same `group` answer the same task. `memory` is what the memory held before the
+    first call; a call has a `memory` of its own only if the agent reported one when it was finished. Prompts
+    longer than `longest_prompt` characters are cut in the middle.
+    """
     outcome = rollout.outcome
+    states = memory_by_calls(rollout)
     return {
         "task": rollout.task.id,
+        "group": group,
+        "index": rollout.index,
         "question": rollout.task.question,
         "golds": list(rollout.task.answers),
-        "index": rollout.index,
         "reply": outcome.reply if outcome else None,
-        "memories": list(outcome.memories) if outcome else [],
         "reward": total,
         "rewards": rollout.rewards,
-        "advantages": advantages,
+        "advantages": dict(advantages),
         "error": rollout.error,
+        "info": plain(outcome.info) if outcome else {},
+        "memory": states.get(0),
         "calls": [
             {
                 "module": call.module,
                 "role": call.role,
-                "prompt": call.prompt_text,
+                "prompt": call.prompt_text
+                if longest_prompt is None
+                else cut(call.prompt_text, longest_prompt),
                 "reply": call.text,
                 "finish_reason": call.finish_reason,
                 "prompt_tokens": len(call.prompt_ids),
                 "completion_tokens": len(call.completion_ids),
                 "policy_version": call.policy_version,
+                **({"advantage": advantages[call.module]} if _learns(call, advantages) else {}),
+                **({"memory": states[number]} if number in states else {}),
             }
-            for call in rollout.calls
+            for number, call in enumerate(rollout.calls, start=1)
         ],
     }
+
+
+def memory_by_calls(rollout: Rollout) -> dict[int, str]:
+    """How many calls were finished → what the memory held then (the last word, if reported more than once).
+
+    An agent that reports nothing but returns memories is understood if one module made as many calls.
+    """
+    if rollout.states:
+        return {state.calls: state.text for state in rollout.states}
+    memories = rollout.outcome.memories if rollout.outcome else ()
+    for module in dict.fromkeys(call.module for call in rollout.calls):
+        made = [number for number, call in enumerate(rollout.calls, start=1) if call.module == module]
+        if len(made) == len(memories):
+            return dict(zip(made, memories, strict=True))
+    return {}
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON can hold: mappings and sequences of plain values; anything else as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _learns(call: Call, advantages: Mapping[str, float]) -> bool:
+    return call.trainable and call.module in advantages
 
 
 def _spread(metrics: dict[str, float], name: str, values: Sequence[float]) -> None:

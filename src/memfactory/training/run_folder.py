@@ -69,7 +69,10 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete all results in the folder (for `--fresh`); only what a run writes is touched."""
-        for name in ("checkpoints", "rollouts", "evaluation", "final"):
+        for name in (
+            *("checkpoints", "rollouts", "evaluation", "final", "report_png"),
+            *("tensorboard", "wandb", "swanlog"),
+        ):
             if (self.path / name).exists():
                 _remove_folder(self.path / name)
         # The recipe last: as long as it is there, a killed `clear` leaves a folder that is known as a run.
@@ -80,6 +83,8 @@ class RunFolder:
             "reward.png",
             "loss.png",
             "log.txt",
+            "report.html",
+            "tracker.json",
             "recipe.yaml",
         ):
             (self.path / name).unlink(missing_ok=True)

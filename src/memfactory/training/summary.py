@@ -192,4 +192,7 @@ def _report(summary: Mapping[str, Any], example: str, plot: str | None) -> str:
         parts.append(f"![{plot} by step]({plot}.png)")
     if example:
         parts.append(f"## One held-out task\n\n```text\n{example}\n```")
+    parts.append(
+        "Curves, times and a rollout viewer: `memfactory report` and `memfactory view`, with this folder's name."
+    )
     return "\n\n".join(parts) + "\n"

@@ -18,6 +18,7 @@ from memfactory.core.types import Row
 from memfactory.learners.base import Learner
 from memfactory.training.interrupt import StopRequest
 from memfactory.training.run_folder import RunFolder
+from memfactory.training.trackers.base import held_out_scores
 
 STATE_FORMAT = 1
 
@@ -182,6 +183,7 @@ class Trainer:
             scores = self.source.evaluate(label, self.learner)
             self.source.sync(self.learner, version)
             write_json(path, {"step": self.state.step, **scores})
+            self.track(held_out_scores(self.state.step, scores))
 
     def _save(self) -> None:
         if self.run.checkpoints() and self.run.checkpoints()[-1][0] == self.state.step:

@@ -59,6 +59,8 @@ def test_a_dialogue_is_read_once_for_each_repeat_and_charged_to_the_first_questi
             assert modules(rollout) == [*(read if place % 3 == 0 else []), "answerer"]
             assert rollout.outcome is not None
             assert len(rollout.outcome.memories) == (len(read) // 2 if place % 3 == 0 else 0)
+            states = [(0, ""), *((2 * n, m) for n, m in enumerate(rollout.outcome.memories, start=1))]
+            assert [(s.calls, s.text) for s in rollout.states] == (states if place % 3 == 0 else [])
             assert rollout.outcome.info["manager_calls"] == len(rollout.task.evidence.sessions)
     shared = [[rollout.outcome.reply for rollout in group] for group in groups]  # type: ignore[union-attr]
     alone = ScriptedSampler(reply)

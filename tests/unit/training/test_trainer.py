@@ -258,10 +258,22 @@ def test_sync_gives_the_sampler_the_learners_weights_and_version() -> None:
     assert {call["policy_version"] for record in batch.records for call in record["calls"]} == {7}
 
 
-def test_rollouts_kept_as_text_are_as_many_as_asked_for() -> None:
-    for wanted, kept in ((0, 0), (1, 1), (9, 4)):
+def test_rollouts_kept_as_text_are_as_many_as_asked_for_in_whole_groups() -> None:
+    for wanted, kept in ((0, 0), (1, 2), (2, 2), (3, 4), (9, 4)):
         source, _ = rollout_source(["a", "b"], GroupSettings(2, 2, log_rollouts=wanted))
-        assert len(source.rows(0, 0).records) == kept
+        records = source.rows(0, 0).records
+        assert len(records) == kept
+        assert [(record["group"], record["index"]) for record in records] == [
+            (number // 2, number % 2) for number in range(kept)
+        ]
+
+
+def test_of_a_recorded_group_only_the_first_rollout_has_long_prompts_whole() -> None:
+    question = "w" * 5000
+    source, _ = rollout_source([question], GroupSettings(1, 3, log_rollouts=3))
+    first, *copies = (record["calls"][0]["prompt"] for record in source.rows(0, 0).records)
+    assert first == question
+    assert copies == [f"{question[:1000]}\n[… 3,000 characters left out …]\n{question[:1000]}"] * 2
 
 
 def test_a_reply_function_sees_every_copy_with_a_seed_of_its_own() -> None:

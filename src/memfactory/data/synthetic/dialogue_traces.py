@@ -90,6 +90,8 @@ def make_trace(
     answerer_share: float = 0.3,
     stale: float = 0.25,
     habit: float = 0.8,
+    most_facts: int = 3,
+    question: str = "any",
     prompts: Mapping[str, str] = PROMPTS,
 ) -> dict[str, Any]:
     """Make one supervised row `{"module", "messages", "completion"}`.
@@ -97,6 +99,8 @@ def make_trace(
     A dialogue has 1 to `sessions` sessions. `related` memories stand for each fact in a manager's prompt and `top_k`
     in an answerer's. `extractor_share` and `answerer_share` of the rows are theirs, the rest is the manager's. `habit`
     is the probability with which, in `habits`, a fact is added that should have been updated, deleted or passed over.
+    A session has 1 to `most_facts` facts, mostly 2 if that is 3. `question` is what answerers are asked: value,
+    count, when or any.
     """
     if phase not in PHASES:
         raise ValueError(f"unknown phase {phase!r}; known: {', '.join(PHASES)}")
@@ -105,13 +109,13 @@ def make_trace(
         return _lookup(rng, rng.randint(2, max(2, sessions)), top_k, prompts)
     chance = rng.random()
     managing = chance >= extractor_share + answerer_share
-    scene = _Scene(rng, rng.randint(1, sessions), stale if managing else 0.0)
+    scene = _Scene(rng, rng.randint(1, sessions), stale if managing else 0.0, most_facts)
     if chance < extractor_share:
         said = json.dumps({"facts": [note(event) for event in scene.events]}, separators=(",", ":"))
         return _row("extractor", prompts["extract"].format(session=scene.session), said)
     if not managing:
         scene.settle()
-        question, memories, said = scene.answer(top_k)
+        question, memories, said = scene.answer(top_k, question)
         shown = "\n".join(m.shown(prompts["memory"]) for m in memories) or _NOTHING
         return _row(
             "answerer", prompts["answer_from_memories"].format(memories=shown, question=question), said
@@ -165,7 +169,7 @@ def _lookup(rng: random.Random, sessions: int, top_k: int, prompts: Mapping[str,
 class _Scene:
     """A dialogue at its last session: what is said there, and the bank of the sessions before."""
 
-    def __init__(self, rng: random.Random, sessions: int, stale: float) -> None:
+    def __init__(self, rng: random.Random, sessions: int, stale: float, most_facts: int = 3) -> None:
         self.rng = rng
         self.names = rng.sample(NAMES, 2)
         self.world = World(rng, self.names, "train")
@@ -175,7 +179,8 @@ class _Scene:
         stale = 0.4 if rng.random() < stale else 0.0
         for session in range(1, sessions + 1):
             last = session == sessions
-            lines = draw_lines(rng, self.world, session, rng.choice((1, 2, 2, 3)), rng.randint(0, 3))
+            facts = rng.choice((1, 2, 2, 3)) if most_facts == 3 else rng.randint(1, most_facts)
+            lines = draw_lines(rng, self.world, session, facts, rng.randint(0, 3))
             if not last:
                 for _, _, event in lines:
                     if event is not None:
@@ -238,9 +243,9 @@ class _Scene:
             operations.append(operation)
         return memories, operations
 
-    def answer(self, top_k: int) -> tuple[str, list[Memory], str]:
+    def answer(self, top_k: int, kind: str) -> tuple[str, list[Memory], str]:
         """A question, the memories shown, and the right reply: the memories it rests on, then the answer."""
-        asked = draw_question(self.rng, self.world, self.days)
+        asked = draw_question(self.rng, self.world, self.days, kind)
         about = [
             memory
             for memory in self.bank
