@@ -171,6 +171,10 @@ def _example(run: RunFolder, metric: str) -> str:
 
 def _example_text(was: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     lines = [f"Question: {new['question']}", f"Gold answer: {' or '.join(new['golds'])}"]
+    if was["memories"] and was["memories"] == new["memories"]:  # what was learned is how to use it
+        lines.append(f"Memory, the same before and after: {was['memories'][-1].replace(chr(10), ' | ')}")
+        lines += [f"Answer before training: {was['reply']}", f"Answer after training: {new['reply']}"]
+        return "\n".join(lines)
     for label, prediction in (("before", was), ("after", new)):
         lines.append(f"Memory {label} training:")
         for number, memory in enumerate(prediction["memories"], start=1):
