@@ -97,7 +97,7 @@ def generate_in_rounds(
     """The same prompts through `LLM.generate`, all n-th calls of the rollouts in one batch."""
     import vllm
 
-    llm = sampler._engine._llm
+    llm = sampler.policy._engine._llm
     draw, agent = recipe.schema.sampling.train, recipe.schema.agent
     rounds = []
     for n in range(max(len(calls) for calls in rollouts)):
@@ -126,7 +126,7 @@ def generate_in_rounds(
 
 def forget_prefixes(sampler: Any) -> None:
     """Empty the prefix cache, so that neither side profits from the other."""
-    if not sampler._engine._llm.reset_prefix_cache():
+    if not sampler.policy._engine._llm.reset_prefix_cache():
         raise SystemExit("vLLM did not reset its prefix cache")
 
 

@@ -70,6 +70,13 @@ def config(command: str) -> None:
     assert run([*shlex.split(command)[1:], "--print-config"]) == 0
 
 
+def in_catalogue(command: str) -> None:
+    """There is such a data set, and its files are named; nothing is downloaded."""
+    from memfactory.data.catalog import find
+
+    assert find(shlex.split(command)[3]).parts
+
+
 def plan(command: str) -> None:
     """Everything but the weights: recipe, tokenizer, data, agent."""
     assert run([*shlex.split(command)[1:], "--dry-run"]) == 0
@@ -178,6 +185,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memagent ~data.eval.16x": plan,
     "memfactory train memagent model=qwen3_1.7b data=hotpotqa_long learner.lr=5e-6": config,
     "memfactory train gpu/memagent_qwen3_1.7b": config,
+    # roles and judges
+    "memfactory train memagent agent.roles.answerer=frozen --dry-run": full(),
+    "memfactory eval memagent agent.roles.answerer=big "
+    "'roles.big={openai: gpt-x, base_url: \"http://localhost:8000/v1\"}' --dry-run": full(),
+    "memfactory eval memagent reward=exact_match_and_judge reward.judge.model=gpt-x --dry-run": full(
+        "reward.judge.base_url=http://localhost:8000/v1"
+    ),
     # measuring
     "memfactory eval memagent": full("sampler=hf", "evaluation.limit=1", "~data.eval.16x"),
     "memfactory eval memagent model.path=runs/memagent/final": full(
@@ -196,6 +210,20 @@ TABLE: dict[str, Callable[[str], None]] = {
         )
         for agent in ("no_memory", "full_context", "rag_bm25", "rag_embedding")
     },
+    "memfactory eval memagent --agents memagent,no_memory,full_context,rag_bm25,rag_embedding": full(
+        "sampler=hf", "evaluation.limit=1", "evaluation.sets=[1x]"
+    ),
+    "memfactory eval --models tiny,runs/memagent/final --agents memagent,no_memory,rag_bm25 --benchmarks facts": full(
+        "sampler=hf", "evaluation.limit=1", "evaluation.sets=[1x]"
+    ),
+    "memfactory eval --compare before after": full(),
+    "memfactory eval --compare 'both#rag_bm25' 'both#memagent'": full(),
+    "memfactory eval --models smollm2 --benchmarks locomo --agents memagent,oracle evaluation.limit=50": config,
+    "memfactory eval --models smollm2 --benchmarks ruler,ruler_16k evaluation.sets=[niah_single_1,vt] "
+    "evaluation.limit=10": config,
+    "memfactory eval memagent --benchmarks mybench.yaml": full("sampler=hf"),
+    "memfactory data list": full(),
+    "memfactory data fetch locomo": in_catalogue,
     "memfactory eval memagent_smollm2 agent=oracle prompts=baselines "
     "data.train.path=hotpot_dev_distractor_v1.json": full(*TINY, "evaluation.limit=2"),
     "memfactory eval memagent model=smollm2 data=ruler evaluation.limit=10": as_tiny(
@@ -315,6 +343,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / f"{name}.jsonl").write_text(json.dumps({"id": "1", **task}) + "\n")
     musique = "".join(json.dumps(musique_example(number)) + "\n" for number in range(60))
     (folder / "musique_ans_v1.0_dev.jsonl").write_text(musique)
+    (folder / "mybench.yaml").write_text(
+        "sets:\n  mine: {type: jsonl, path: questions.jsonl}\nmetrics: [exact_match, f1]\n"
+    )
     (folder / "dialogue.jsonl").write_text(json.dumps({"speaker": "Ana", "text": "I live in Oslo."}) + "\n")
     turn = {"dia_id": "D1:1", "speaker": "Ana", "text": "I live in Oslo."}
     spoken = {
@@ -331,6 +362,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run(["train", "memagent", *SMALL]) == 0  # some commands begin with runs/memagent/final
+        asked = ["sampler=hf", "evaluation.limit=1", "evaluation.sets=[1x]"]
+        for name, agents in (("before", "memagent"), ("after", "memagent"), ("both", "memagent,rag_bm25")):
+            # and some with results of eval
+            assert run(["eval", "memagent", "--agents", agents, *asked, "-o", name]) == 0
         yield folder
 
 

@@ -200,10 +200,15 @@ def fingerprint(run: Path) -> dict[str, Any]:
     }
 
 
+def _of_the_machine(key: str) -> bool:
+    """Whether a figure is of time or memory, which no two runs share."""
+    return "seconds" in key or "per_second" in key or key.startswith("peak_")
+
+
 def timeless(value: Any) -> Any:
     """The value without figures that depend on the clock."""
     if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if "seconds" not in k and "per_second" not in k}
+        return {k: timeless(v) for k, v in value.items() if not _of_the_machine(k)}
     if isinstance(value, list):
         return [timeless(item) for item in value]
     return value

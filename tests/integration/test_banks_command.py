@@ -15,6 +15,7 @@ from memfactory.data.banks import read_banks
 from memfactory.data.dialogue import Memory
 from memfactory.data.sources import dialogues
 from memfactory.data.starting_banks import temporal_pairs
+from memfactory.samplers.roles import Cast
 from memfactory.samplers.scripted import ScriptedSampler
 
 RECIPE = r"""
@@ -53,7 +54,7 @@ def reply(request: SamplingRequest) -> Completion:
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        banks, "open_sampler", lambda recipe, policy: ScriptedSampler(reply, max_model_len=256)
+        banks, "open_sampler", lambda recipe, policy: Cast(ScriptedSampler(reply, max_model_len=256))
     )
     path = tmp_path / "banks.yaml"
     path.write_text(RECIPE)

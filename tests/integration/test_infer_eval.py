@@ -180,43 +180,6 @@ def test_a_task_that_cannot_be_done_leaves_the_others_done_and_is_tried_again(ca
         assert len(Path("answers.jsonl").read_text().splitlines()) == 3
 
 
-def test_eval_prints_a_table_and_writes_what_is_needed_to_read_it(call: Any) -> None:
-    write_tasks(Path("tasks.jsonl"), 4, golds=True)
-    options = ["~data.eval", "+data.eval.mine={type: jsonl, path: tasks.jsonl}", "-o", "out"]
-    code, out, _ = call("eval", *options, *scripted("\\boxed{Rome}"), "evaluation.repeats=2")
-    assert code == 0
-    (path,) = Path("out/eval").iterdir()
-    results = json.loads(path.read_text())
-    mine = results["sets"]["mine"]
-    assert (mine["tasks"], mine["repeats"], mine["errors"], mine["boxed"]) == (4, 2, 0, 1.0)
-    assert mine["scores"] == {"exact_match": 1.0, "sub_exact_match": 1.0, "f1": 1.0}
-    assert len(mine["predictions"]) == 8
-    first = mine["predictions"][0]
-    assert (first["task_id"], first["answer"], first["golds"]) == ("t0", "Rome", ["Rome"])
-    assert first["memories"] == ["\\boxed{Rome}"] * (first["calls"] - 1)
-    assert results["recipe"]["evaluation"]["repeats"] == 2
-    assert results["versions"]["memfactory"]
-    (row,) = (line for line in out.splitlines() if line.startswith("│ mine"))
-    assert row.count("100.0") == 3, out
-    assert "…" not in out, "the table must be readable where there is no terminal"
-
-
-def test_eval_of_another_recipe_writes_another_file_and_of_the_same_the_same(call: Any) -> None:
-    for change, files in (("seed=1", 1), ("seed=2", 2), ("seed=1", 2)):
-        assert call("eval", "-o", "out", change)[0] == 0
-        assert len(list(Path("out/eval").iterdir())) == files
-
-
-def test_eval_without_a_box_scores_the_whole_reply_and_counts(call: Any) -> None:
-    write_tasks(Path("tasks.jsonl"), 2, golds=True)
-    options = ["~data.eval", "+data.eval.mine={type: jsonl, path: tasks.jsonl}", "-o", "out"]
-    assert call("eval", *options, *scripted("in Rome it is"))[0] == 0
-    (path,) = Path("out/eval").iterdir()
-    mine = json.loads(path.read_text())["sets"]["mine"]
-    assert mine["boxed"] == 0
-    assert (mine["scores"]["exact_match"], mine["scores"]["sub_exact_match"]) == (0, 1)
-
-
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_output_that_the_terminal_cannot_show_does_not_end_the_program(encoding: str) -> None:
     code = "from memfactory.cli import main\nmain.run = lambda: print('\\ud800 \\u2588 ok') or 0\nmain.main()"

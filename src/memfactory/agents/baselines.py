@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy
 
+from memfactory.agents.evidence import text_of
 from memfactory.core.chat import ChatModel, Models
 from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
@@ -26,10 +27,18 @@ GAP = "\n...\n"
 
 
 @dataclass(frozen=True)
+class BaselineRoles:
+    """Which role answers; `policy` is the model of the recipe."""
+
+    answerer: str = "policy"
+
+
+@dataclass(frozen=True)
 class BaselineConfig:
-    """`answer_tokens` bounds the reply, in tokens of the policy's tokenizer."""
+    """`answer_tokens` bounds the reply, in tokens of the model that answers."""
 
     answer_tokens: int = 1024
+    roles: BaselineRoles = BaselineRoles()
 
     def __post_init__(self) -> None:
         if self.answer_tokens < 1:
@@ -61,29 +70,36 @@ class EmbeddingRetrievalConfig(RetrievalConfig):
 class NoMemory:
     """Baseline: answers from the question alone; what it gets right needs no text."""
 
-    def __init__(self, answer_tokens: int, prompts: Mapping[str, str]) -> None:
+    def __init__(
+        self, answer_tokens: int, prompts: Mapping[str, str], roles: BaselineRoles | None = None
+    ) -> None:
         self.answer_tokens = answer_tokens
+        self.roles = roles or BaselineRoles()
         self.template = require(prompts, "answer_without_text", ("question",))
 
     async def __call__(self, task: Task, models: Models) -> Outcome:
         """One call with the question."""
         messages = [Message("user", fill(self.template, question=task.question))]
-        call = await models["policy"].chat(messages, module="answer", max_tokens=self.answer_tokens)
+        model = models[self.roles.answerer]
+        call = await model.chat(messages, module="answer", max_tokens=self.answer_tokens)
         return Outcome(reply=call.text)
 
 
 class FromText(ABC):
     """Answers from a text that a subclass selects, in one call."""
 
-    def __init__(self, answer_tokens: int, prompts: Mapping[str, str]) -> None:
+    def __init__(
+        self, answer_tokens: int, prompts: Mapping[str, str], roles: BaselineRoles | None = None
+    ) -> None:
         self.answer_tokens = answer_tokens
+        self.roles = roles or BaselineRoles()
         self.template = require(prompts, "answer_from_text", ("question", "text"))
 
     async def __call__(self, task: Task, models: Models) -> Outcome:
         """One call with question and selected text. Raises `TaskError` when the two do not fit the context."""
-        policy = models["policy"]
-        messages = self.messages(task, await self.select(task, policy))
-        call = await policy.chat(messages, module="answer", max_tokens=self.answer_tokens)
+        model = models[self.roles.answerer]
+        messages = self.messages(task, await self.select(task, model))
+        call = await model.chat(messages, module="answer", max_tokens=self.answer_tokens)
         return Outcome(reply=call.text)
 
     @abstractmethod
@@ -104,7 +120,7 @@ class FullContext(FromText):
 
         Raises `TaskError` when not even the question fits.
         """
-        whole = _text_of(task)
+        whole = text_of(task)
         over = -self._left(task, whole, model)
         if over <= 0:
             return whole
@@ -129,14 +145,21 @@ class FullContext(FromText):
 class Retrieval(FromText):
     """Answers from the chunks that a subclass ranks first."""
 
-    def __init__(self, answer_tokens: int, chunk_tokens: int, top_k: int, prompts: Mapping[str, str]) -> None:
-        super().__init__(answer_tokens, prompts)
+    def __init__(
+        self,
+        answer_tokens: int,
+        chunk_tokens: int,
+        top_k: int,
+        prompts: Mapping[str, str],
+        roles: BaselineRoles | None = None,
+    ) -> None:
+        super().__init__(answer_tokens, prompts, roles)
         self.chunk_tokens = chunk_tokens
         self.top_k = top_k
 
     async def select(self, task: Task, model: ChatModel) -> str:
         """The best chunks in the order of the text; neighbours are joined again, gaps are marked."""
-        chunks = model.split_text(_text_of(task), self.chunk_tokens)
+        chunks = model.split_text(text_of(task), self.chunk_tokens)
         if len(chunks) <= self.top_k:
             return "".join(chunks)
         best = sorted((await self.rank(task.question, chunks))[: self.top_k])
@@ -172,8 +195,9 @@ class RagEmbedding(Retrieval):
         top_k: int,
         embedder: Embedder,
         prompts: Mapping[str, str],
+        roles: BaselineRoles | None = None,
     ) -> None:
-        super().__init__(answer_tokens, chunk_tokens, top_k, prompts)
+        super().__init__(answer_tokens, chunk_tokens, top_k, prompts, roles)
         self.embedder = embedder
 
     async def rank(self, question: str, chunks: list[str]) -> list[int]:
@@ -205,9 +229,3 @@ def cut_middle(text: str, keep: int, total: int, model: ChatModel) -> str:
     head = model.split_text(text, keep - keep // 2)[0]
     before_tail = model.split_text(text, total - keep // 2)[0]
     return head + GAP + text[len(before_tail) :]
-
-
-def _text_of(task: Task) -> str:
-    if not isinstance(task.evidence, str):
-        raise TaskError(f"task '{task.id}': this agent reads a text, not {type(task.evidence).__name__}")
-    return task.evidence

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from memfactory.agents.evidence import text_of
 from memfactory.core.chat import ChatModel, Models
 from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
@@ -20,13 +21,22 @@ _TEXTS_KEPT = 256
 
 
 @dataclass(frozen=True)
+class MemAgentRoles:
+    """Which role plays which module; `policy` is the model being trained."""
+
+    memory: str = "policy"
+    answerer: str = "policy"
+
+
+@dataclass(frozen=True)
 class MemAgentConfig:
-    """Lengths in tokens of the policy's tokenizer. `max_blocks` refuses longer texts (null: any length)."""
+    """Lengths in tokens of the memory's model. `max_blocks` refuses longer texts (null: any length)."""
 
     block_tokens: int = 5000
     memory_tokens: int = 1024
     answer_tokens: int = 1024
     max_blocks: int | None = None
+    roles: MemAgentRoles = MemAgentRoles()
     memory: dict = component_field("module", "rewrite")
     answerer: dict = component_field("module", "direct")
 
@@ -50,6 +60,7 @@ class MemAgent:
         max_blocks: int | None,
         memory: RecurrentMemory,
         answerer: Answerer,
+        roles: MemAgentRoles | None = None,
     ) -> None:
         self.block_tokens = block_tokens
         self.memory_tokens = memory_tokens
@@ -57,39 +68,39 @@ class MemAgent:
         self.max_blocks = max_blocks
         self.memory = memory
         self.answerer = answerer
+        self.roles = roles or MemAgentRoles()
         self._blocks: OrderedDict[str, list[str]] = OrderedDict()
 
     async def __call__(self, task: Task, models: Models) -> Outcome:
-        """Read `task.evidence` (a text), then answer `task.question`.
+        """Read `task.evidence` (a text, or a dialogue as text), then answer `task.question`.
 
         An empty text is answered from the empty memory. Raises `TaskError` for a question longer
-        than a block, evidence that is not text, or more blocks than `max_blocks`.
+        than a block, evidence that is neither, or more blocks than `max_blocks`.
         """
-        policy = models["policy"]
-        blocks = self._split(task, policy)
+        reader, speaker = models[self.roles.memory], models[self.roles.answerer]
+        blocks = self._split(task, reader)
         memory, memories = self.memory.empty, []
         models.report(0, len(blocks), memory)
         for number, block in enumerate(blocks, start=1):
-            memory = await self.memory.update(task.question, memory, block, policy, self.memory_tokens)
+            memory = await self.memory.update(task.question, memory, block, reader, self.memory_tokens)
             memories.append(memory)
             models.report(number, len(blocks), memory)
-        reply = await self.answerer.answer(task.question, memory, policy, self.answer_tokens)
+        reply = await self.answerer.answer(task.question, memory, speaker, self.answer_tokens)
         return Outcome(reply=reply, memories=tuple(memories))
 
-    def _split(self, task: Task, policy: ChatModel) -> list[str]:
+    def _split(self, task: Task, reader: ChatModel) -> list[str]:
         """Blocks of the task's text; tokenised once for all rollouts of the group."""
-        if not isinstance(task.evidence, str):
-            raise TaskError(f"task '{task.id}': memagent reads a text, not {type(task.evidence).__name__}")
-        asked = policy.count_tokens(task.question)
+        text = text_of(task)
+        asked = reader.count_tokens(task.question)
         if asked > self.block_tokens:
             raise TaskError(
                 f"task '{task.id}': the question has {asked} tokens, more than a block "
                 f"(agent.block_tokens={self.block_tokens}); shorten it or raise agent.block_tokens"
             )
-        blocks = self._blocks.get(task.evidence)
+        blocks = self._blocks.get(text)
         if blocks is None:
-            blocks = policy.split_text(task.evidence, self.block_tokens)
-            self._blocks[task.evidence] = blocks
+            blocks = reader.split_text(text, self.block_tokens)
+            self._blocks[text] = blocks
             if len(self._blocks) > _TEXTS_KEPT:
                 self._blocks.popitem(last=False)
         if self.max_blocks is not None and len(blocks) > self.max_blocks:

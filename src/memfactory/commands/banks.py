@@ -45,12 +45,12 @@ def make_banks(recipe: Recipe, output: Path, console: Console, limit: int | None
     if not left:
         return 0
     policy = open_policy(recipe)
-    sampler = open_sampler(recipe, policy)
+    cast = open_sampler(recipe, policy)
     try:
-        collector = make_collector(recipe, policy, sampler, agent, None, training=False)
+        collector = make_collector(recipe, policy, cast, agent, None, training=False)
         failed = asyncio.run(_read_all(agent, collector, left, writer, console))
     finally:
-        sampler.close()
+        cast.close()
     for line in failed:
         console.print(line, highlight=False, markup=False)
     console.print(f"{output}: {len(writer.done)} dialogues", highlight=False)

@@ -11,6 +11,7 @@ from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.evaluation.options import EvalOptions
 from memfactory.recipe.files import config_folders, config_groups, find_recipe
 from memfactory.recipe.load import Recipe, load_recipe
+from memfactory.recipe.roles import other_roles
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Cell:
     def engine(self) -> str:
         """Cells with the same one can share a running sampler."""
         plain = self.recipe.plain
-        return json.dumps([plain["model"], plain["sampler"], plain["seed"]], sort_keys=True)
+        roles = sorted(other_roles(self.recipe.schema))  # those that the agent's modules and judges ask for
+        parts = [plain["model"], plain["sampler"], plain["seed"], plain["roles"], roles]
+        return json.dumps(parts, sort_keys=True)
 
 
 def make_cells(options: EvalOptions, *, complete: bool = True) -> list[Cell]:
@@ -35,25 +38,27 @@ def make_cells(options: EvalOptions, *, complete: bool = True) -> list[Cell]:
     With `complete` false a recipe may lack values that `eval` needs: it can be looked at, not run.
 
     A name in `models` is an option of the group `model`, or else a folder or hub id for `model.path`. A name in
-    `agents` is an option of the group `agent`, and of `prompts` where there is one of that name. A name in
-    `benchmarks` is an option of the group `benchmark`, or a YAML file. Raises `BadInput` for an unknown one, and for
-    whatever is wrong with a combination.
+    `agents` is the recipe's own agent as it has it, or an option of the group `agent`, and of `prompts` where there is
+    one of that name. A name in `benchmarks` is an option of the group `benchmark`, or a YAML file. Raises `BadInput`
+    for an unknown one, and for whatever is wrong with a combination.
     """
     cells = []
     for name in options.recipes:
         groups = config_groups(config_folders(find_recipe(name)))
         for model in options.models or (None,):
+            chosen_model = _model(model, groups.get("model", set()))
+            own = _own_agent(name, chosen_model) if options.agents else ""
             for agent in options.agents or (None,):
+                chosen_agent = _agent(agent, own, groups)
                 for benchmark in options.benchmarks or (None,):
-                    arguments = [*_model(model, groups.get("model", set()))]
-                    arguments += _agent(agent, groups)
                     chosen, file = _benchmark(benchmark, groups.get("benchmark", set()))
                     recipe = load_recipe(
                         name,
-                        [*arguments, *chosen, *options.overrides],
+                        [*chosen_model, *chosen_agent, *chosen, *options.overrides],
                         command="eval" if complete else None,
                         output_dir=options.folder,
                         benchmark=file,
+                        only_options=[choice.partition("=")[0] for choice in chosen_agent],
                     )
                     cells.append(
                         Cell(
@@ -74,13 +79,21 @@ def _model(name: str | None, known: set[str]) -> list[str]:
     return [f"model={name}"] if name in known else [f"model.path={_quoted(name)}"]
 
 
-def _agent(name: str | None, groups: dict[str, set[str]]) -> list[str]:
+def _own_agent(recipe: str, model: Sequence[str]) -> str:
+    """The type of the agent that a recipe has itself."""
+    return str(load_recipe(recipe, model).schema.agent["type"])
+
+
+def _agent(name: str | None, own: str, groups: dict[str, set[str]]) -> list[str]:
+    """The groups to choose for an agent; none for the recipe's own, which runs as the recipe has it."""
     if name is None:
         return []
     known = groups.get("agent", set())
     if name not in known:
         hint = did_you_mean(name, known) or f"; options: {', '.join(sorted(known))}"
         raise BadInput(f"--agents: group 'agent' has no option '{name}'{hint}")
+    if name == own:
+        return []
     prompts = [f"prompts={name}"] if name in groups.get("prompts", set()) else []
     return [f"agent={name}", *prompts]
 

@@ -14,6 +14,7 @@ from memfactory.commands.cells import Cell
 from memfactory.commands.graph import (
     Policy,
     evaluation_settings,
+    first_metric,
     make_collector,
     open_environment,
     open_policy,
@@ -26,13 +27,14 @@ from memfactory.core.versions import package_versions
 from memfactory.environments.base import Environment
 from memfactory.evaluation.compare import compare_runs, differences_table, read_run
 from memfactory.evaluation.journal import Journal
+from memfactory.evaluation.judged import judge_lines
 from memfactory.evaluation.report import Entry, cost_table, group_tables, score_tables, write_results
 from memfactory.evaluation.runner import evaluate_sets
 from memfactory.evaluation.scores import SetResult
 from memfactory.evaluation.view import EvalView
 from memfactory.models.fingerprint import model_fingerprint
 from memfactory.recipe.build import build_agent
-from memfactory.samplers.base import Sampler
+from memfactory.samplers.roles import Cast
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def evaluate(cells: Sequence[Cell], console: Console) -> int:
     for text in (score_tables(entries), group_tables(entries), cost_table(entries)):
         if text:
             console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
+    for line in _judge_lines(entries):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nresult: {path}", highlight=False, markup=False, soft_wrap=True)
     _tell_failures(entries, console)
     return 0
@@ -85,7 +89,7 @@ def compare(before: str, after: str, console: Console) -> int:
 
 def _open(cells: Sequence[Cell]) -> list[_Opened]:
     loaded: dict[str, Sequence[Task]] = {}
-    policies: dict[str, tuple[Policy, str]] = {}
+    policies: dict[str, tuple[Policy, dict[str, str]]] = {}
     opened = []
     for cell in cells:
         recipe = cell.recipe
@@ -94,14 +98,16 @@ def _open(cells: Sequence[Cell]) -> list[_Opened]:
         environment = open_environment(recipe, train=False, evaluate=True, loaded=loaded)
         if cell.engine not in policies:
             policy = open_policy(recipe)
-            policies[cell.engine] = (policy, model_fingerprint(policy.folder))
+            folders = {"policy": policy.folder, **{role: own.folder for role, own in policy.frozen.items()}}
+            weights = {role: model_fingerprint(folder) for role, folder in folders.items()}
+            policies[cell.engine] = (policy, weights)
         policy, weights = policies[cell.engine]
         opened.append(_Opened(cell, environment, build_agent(recipe), policy, identity(recipe, weights)))
     return opened
 
 
 def _score(
-    one: _Opened, sampler: Sampler, view: EvalView, folder: Path, *, several: bool
+    one: _Opened, sampler: Cast, view: EvalView, folder: Path, *, several: bool
 ) -> dict[str, SetResult]:
     """The results of one cell by set; `several` cells are told apart in what is shown."""
     recipe, cell = one.cell.recipe, one.cell
@@ -114,7 +120,7 @@ def _score(
             collector,
             one.environment.eval_tasks,
             settings=settings,
-            watch=lambda name, total: view.watching(f"{owner}{name}", total, settings.metrics[0]),
+            watch=lambda name, total: view.watching(f"{owner}{name}", total, first_metric(recipe)),
             journal=journal,
         )
 
@@ -129,6 +135,12 @@ def _entries(one: _Opened, results: dict[str, SetResult]) -> list[Entry]:
         Entry(_recipe_id(one), cell.recipe.schema.name, cell.model, cell.agent, cell.benchmark, result)
         for result in results.values()
     ]
+
+
+def _judge_lines(entries: Sequence[Entry]) -> list[str]:
+    return judge_lines(
+        {f"{entry.model} {entry.agent} {entry.result.name}": entry.result.judges for entry in entries}
+    )
 
 
 def _require_some_success(entries: Sequence[Entry]) -> None:

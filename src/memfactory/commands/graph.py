@@ -2,60 +2,127 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from memfactory.agents.base import Agent
+from memfactory.core import registry
 from memfactory.core.chat import Models
-from memfactory.core.errors import did_you_mean
+from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, SamplingParams, Task
 from memfactory.environments.base import Environment
+from memfactory.evaluation.metrics import DEFAULT_METRICS
 from memfactory.evaluation.runner import Settings
 from memfactory.learners.base import Learner
 from memfactory.models.text import TextCodec
 from memfactory.recipe.build import build_component, build_rubric, build_tasks
 from memfactory.recipe.load import Recipe
+from memfactory.recipe.roles import POLICY, other_roles, server_spec
+from memfactory.recipe.schema import RoleConfig
 from memfactory.rollouts.collect import Collector, ProgressFn
 from memfactory.samplers.base import Sampler
-from memfactory.samplers.roles import RolloutModels, SampledModel
+from memfactory.samplers.roles import Cast, Player, RolloutModels, SampledModel
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy's files and ruler: where its weights lie, how its text becomes tokens, how long it may read."""
+    """The policy's files and ruler: where its weights lie, how its text becomes tokens, how long it may read.
+
+    `frozen` holds the same of each role that the agent's modules name and that has weights here.
+    """
 
     folder: Path
     codec: TextCodec
     max_model_len: int
+    frozen: Mapping[str, Policy] = field(default_factory=dict)
 
 
 def open_policy(recipe: Recipe) -> Policy:
-    """Find the model folder (converting or downloading it if need be) and load its tokenizer."""
+    """Find the model folder (converting or downloading it if need be) and load its tokenizer.
+
+    The same for frozen roles, so that whatever is wrong with them is known before weights are loaded.
+    """
+    model = recipe.schema.model
+    policy = _open_weights(recipe, "model", model.path, model.max_model_len)
+    frozen = {}
+    for role, config in other_roles(recipe.schema).items():
+        if config.is_server:
+            continue
+        if config.path is None and config.max_model_len is None:
+            frozen[role] = policy
+        else:
+            path = model.path if config.path is None else config.path
+            frozen[role] = _open_weights(recipe, f"roles.{role}", path, config.max_model_len)
+    return replace(policy, frozen=frozen)
+
+
+def _open_weights(recipe: Recipe, key: str, path: str, max_model_len: int | None) -> Policy:
     from memfactory.models.source import context_length, resolve_model
 
-    model = recipe.schema.model
-    folder = resolve_model(model.path, trust_remote_code=model.trust_remote_code)
+    trusted = recipe.schema.model.trust_remote_code
+    try:
+        folder = resolve_model(path, trust_remote_code=trusted)
+    except BadInput as error:
+        if key == "model":
+            raise
+        raise recipe.error(f"{key}.path", str(error).removeprefix("model.path: ")) from error
     allowed = context_length(folder)
-    wanted = model.max_model_len or allowed
+    wanted = max_model_len or allowed
     if allowed is not None and wanted is not None and wanted > allowed:
         raise recipe.error(
-            "model.max_model_len", f"{wanted} is more than the {allowed} tokens the model allows"
+            f"{key}.max_model_len", f"{wanted} is more than the {allowed} tokens the model allows"
         )
     if wanted is None:
-        raise recipe.error("model.max_model_len", "the model folder names no limit; set one")
-    return Policy(folder, TextCodec.from_folder(folder, trust_remote_code=model.trust_remote_code), wanted)
+        raise recipe.error(f"{key}.max_model_len", "the model folder names no limit; set one")
+    return Policy(folder, TextCodec.from_folder(folder, trust_remote_code=trusted), wanted)
 
 
-def open_sampler(recipe: Recipe, policy: Policy) -> Sampler:
-    """Start the sampler of the recipe on the policy's weights."""
+def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False) -> Cast:
+    """Start the sampler of the recipe on the policy's weights, and what the other roles need.
+
+    A frozen role with the policy's own weights shares the policy's engine unless those weights will change
+    (`training`). All others get engines of their own; engines with the recipe's settings divide its memory.
+    """
+    schema = recipe.schema
+    roles = other_roles(schema)
+    own = [role for role in policy.frozen if has_own_engine(roles[role], training=training)]
+    shared = divided(schema.sampler, 1 + sum(roles[role].sampler is None for role in own))
+    cast = Cast(_start(recipe, shared, policy))
+    try:
+        for role, config in roles.items():
+            sampler = cast.policy
+            if config.is_server:
+                limit = {} if config.max_model_len is None else {"max_model_len": config.max_model_len}
+                sampler = build_component("sampler", server_spec(config), **limit)
+            elif role in own:
+                sampler = _start(recipe, config.sampler or shared, policy.frozen[role])
+            cast.others[role] = Player(
+                sampler,
+                policy.frozen.get(role, policy).codec,
+                SamplingParams(temperature=config.temperature, top_p=config.top_p, top_k=config.top_k),
+                schema.model.chat_template_kwargs,
+            )
+    except BaseException:
+        cast.close()
+        raise
+    return cast
+
+
+def has_own_engine(config: RoleConfig, *, training: bool) -> bool:
+    """Whether a frozen role needs an engine beside the policy's: always if the policy's weights will change."""
+    return training or (config.path, config.max_model_len, config.sampler) != (None, None, None)
+
+
+def _start(recipe: Recipe, spec: Mapping[str, Any], policy: Policy) -> Sampler:
     model = recipe.schema.model
     sampler: Sampler = build_component(
         "sampler",
-        recipe.schema.sampler,
+        spec,
         model_folder=policy.folder,
         codec=policy.codec,
         dtype=model.dtype,
@@ -64,6 +131,13 @@ def open_sampler(recipe: Recipe, policy: Policy) -> Sampler:
         trust_remote_code=model.trust_remote_code,
     )
     return sampler
+
+
+def divided(spec: Mapping[str, Any], engines: int) -> dict[str, Any]:
+    """The sampler's spec for each of `engines`: settings that are a budget of the machine in equal parts."""
+    config = registry.get("sampler", spec["type"]).config
+    shared = {f.name for f in dataclasses.fields(config) if f.metadata.get("shared")}
+    return {name: value / engines if name in shared else value for name, value in spec.items()}
 
 
 def open_learner(recipe: Recipe, policy: Policy) -> Learner:
@@ -98,7 +172,7 @@ def open_environment(
             key = json.dumps(fields, sort_keys=True)
             tasks = (loaded or {}).get(key)
             if tasks is None:
-                tasks = _tasks(recipe, f"data.eval.{name}", fields)
+                tasks = _held_out(recipe, name, fields)
             if loaded is not None:
                 loaded[key] = tasks
             limit = schema.evaluation.limit
@@ -126,6 +200,17 @@ def _chosen_sets(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return {name: sets[name] for name in chosen}
 
 
+def _held_out(recipe: Recipe, name: str, fields: Mapping[str, Any]) -> Sequence[Task]:
+    """A held-out set; what is wrong with one of many in a benchmark need not stop the others, and the error says so."""
+    try:
+        return _tasks(recipe, f"data.eval.{name}", fields)
+    except BadInput as error:
+        schema = recipe.schema
+        if schema.benchmark is None or schema.evaluation.sets is not None or len(schema.data.eval) == 1:
+            raise
+        raise BadInput(f"{error} (needed by set '{name}'; evaluation.sets=[...] chooses others)") from error
+
+
 def _tasks(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Sequence[Task]:
     if fields is None:
         raise recipe.error(key, "nothing to train on; choose a data group (data=...)")
@@ -139,36 +224,37 @@ def _tasks(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Sequen
 
 @dataclass(frozen=True)
 class RoleFactory:
-    """Makes the models of one rollout: the policy, drawing by `params` with seeds of its own."""
+    """Makes the models of one rollout: the policy and the other roles, each with seeds of its own."""
 
-    policy: Policy
-    sampler: Sampler
-    params: SamplingParams
+    policy: Player
+    others: Mapping[str, Player]
     seed: int
-    template: Mapping[str, Any]
 
     def __call__(
         self, *, phase: str, task: Task, index: int, calls: list[Call], progress: ProgressFn | None = None
     ) -> Models:
         """Models of rollout `index` on `task`; see `rollouts.collect.ModelsFactory`."""
-        policy = SampledModel(
-            role="policy",
-            sampler=self.sampler,
-            codec=self.policy.codec,
-            params=self.params,
-            calls=calls,
-            seed_parts=(self.seed, phase, task.id, index),
-            trainable=True,
-            template=self.template,
-        )
-        drawn = (self.seed, phase, task.id, index) if self.params.temperature > 0 else None
-        return RolloutModels({"policy": policy}, progress, drawn)
+        models = {
+            role: SampledModel(
+                role=role,
+                sampler=player.sampler,
+                codec=player.codec,
+                params=player.params,
+                calls=calls,
+                seed_parts=(self.seed, phase, task.id, index),
+                trainable=role == POLICY,
+                template=player.template,
+            )
+            for role, player in {POLICY: self.policy, **self.others}.items()
+        }
+        drawn = (self.seed, phase, task.id, index) if self.policy.params.temperature > 0 else None
+        return RolloutModels(models, progress, drawn)
 
 
 def make_collector(
     recipe: Recipe,
     policy: Policy,
-    sampler: Sampler,
+    sampler: Cast,
     agent: Agent,
     environment: Environment | None,
     *,
@@ -177,16 +263,13 @@ def make_collector(
     """The collector of training (all rollouts at once) or of evaluation (`evaluation.concurrency` at once)."""
     schema = recipe.schema
     draw = schema.sampling.train if training else schema.sampling.eval
-    factory = RoleFactory(
-        policy=policy,
-        sampler=sampler,
-        params=SamplingParams(temperature=draw.temperature, top_p=draw.top_p, top_k=draw.top_k),
-        seed=schema.seed,
-        template=schema.model.chat_template_kwargs,
-    )
+    params = SamplingParams(temperature=draw.temperature, top_p=draw.top_p, top_k=draw.top_k)
+    template = schema.model.chat_template_kwargs
     return Collector(
         agent=agent,
-        make_models=factory,
+        make_models=RoleFactory(
+            Player(sampler.policy, policy.codec, params, template), sampler.others, schema.seed
+        ),
         score=environment.score if environment is not None else None,
         concurrency=None if training else schema.evaluation.concurrency,
         share_readings=not training,
@@ -197,6 +280,11 @@ def evaluation_settings(recipe: Recipe) -> Settings:
     """How the recipe wants its held-out sets scored."""
     wanted = recipe.schema.evaluation
     return Settings(repeats=wanted.repeats, metrics=wanted.metrics, log_rollouts=wanted.log_rollouts)
+
+
+def first_metric(recipe: Recipe) -> str:
+    """The metric that stands for all of them where there is room for one."""
+    return (recipe.schema.evaluation.metrics or DEFAULT_METRICS)[0]
 
 
 def parity_prompts(policy: Policy, recipe: Recipe) -> Sequence[Sequence[int]]:

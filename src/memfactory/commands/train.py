@@ -14,6 +14,7 @@ from memfactory.agents.components import component_learners
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
     evaluation_settings,
+    first_metric,
     make_collector,
     open_environment,
     open_learner,
@@ -26,6 +27,7 @@ from memfactory.core.files import write_text
 from memfactory.core.seeding import derive_seed, seed_everything
 from memfactory.data.sampling import TaskOrder
 from memfactory.data.traces import Trace
+from memfactory.evaluation.judged import judge_lines
 from memfactory.evaluation.runner import SetResult, evaluate_sets
 from memfactory.learners.base import Learner
 from memfactory.recipe.build import build_agent, build_component, build_tasks
@@ -89,7 +91,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False) -> int:
             trainer = _trainer(recipe, source, learner, objective, run, view, tracker, started)
             code = trainer.train()
             if code == 0:
-                metric = recipe.schema.evaluation.metrics[0] if recipe.schema.stage == "rl" else "nll"
+                metric = first_metric(recipe) if recipe.schema.stage == "rl" else "nll"
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
                 write_summary(run, summary, console)
@@ -141,17 +143,20 @@ def _rl(recipe: Recipe, view: TrainingView) -> tuple[RowSource, Learner, Objecti
     policy = open_policy(recipe)
     agent = build_agent(recipe)
     learner = open_learner(recipe, policy)
-    sampler = open_sampler(recipe, policy)
+    sampler = open_sampler(recipe, policy, training=True)
     collector = make_collector(recipe, policy, sampler, agent, environment, training=True)
     evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False)
 
     def evaluate(label: str) -> Mapping[str, SetResult]:
-        return evaluate_sets(
+        results = evaluate_sets(
             evaluator,
             environment.eval_tasks,
             settings=evaluation_settings(recipe),
             watch=lambda name, rollouts: view.counting(f"evaluating {label}: {name}", rollouts),
         )
+        for line in judge_lines({name: result.judges for name, result in results.items()}):
+            view.say(line)
+        return results
 
     source = RolloutSource(
         GroupSettings(

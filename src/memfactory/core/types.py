@@ -114,6 +114,18 @@ class MemoryState:
     text: str
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge (`judge` is its name) made of a rollout: a value in [0, 1], or None if it could not be judged.
+
+    `said` is the judge's reply, or in one line why there is none.
+    """
+
+    judge: str
+    value: float | None
+    said: str = ""
+
+
 @dataclass
 class Rollout:
     """The calls one agent run made on one task, its outcome, and its named reward components.
@@ -122,6 +134,7 @@ class Rollout:
     finished (a server that failed, a prompt too long): such a rollout is counted, never trained on.
     `lost` tells that a service failed and not the task: run again, it may well be finished.
     `seconds` passed from its start to its end, beside all others.
+    `verdicts` are those of judges, by component; one without a value has no entry in `rewards`.
     `states` is the memory over time, as the agent reported it.
     """
 
@@ -133,6 +146,7 @@ class Rollout:
     error: str | None = None
     lost: bool = False
     seconds: float = field(default=0.0, compare=False)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
     states: list[MemoryState] = field(default_factory=list)
 
 

@@ -56,16 +56,11 @@ class Journal:
         """
         self.path = path
         self.session = f"{time.time():.6f}"
+        self._header = {"journal": _LAYOUT, "configuration": dict(configuration)}
         self._lines: dict[Key, Line] = {}
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (held until `close`)
-        try:
-            self._lock()
-            self._read(dict(configuration))
-        except BaseException:
-            self.close()
-            raise
+        self._file: IO[str] | None = None
+        if path.exists():
+            self._open()
 
     def __enter__(self) -> Journal:
         return self
@@ -87,37 +82,53 @@ class Journal:
             "task_digest": key.task_digest,
             "index": key.index,
             "session": line.session,
-            "clock": round(line.clock, 3),
+            "clock": line.clock,
             "peak_memory": line.peak_memory,
             "peak_gpu_memory": line.peak_gpu_memory,
             **line.finished.as_json(),
         }
+        self._open()  # only now: an evaluation that fails at once leaves nothing
         self._write(record)
         self._lines[key] = line
 
     def close(self) -> None:
         """Give the file back; idempotent."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
-    def _lock(self) -> None:
+    def _open(self) -> None:
+        """Open, lock and read the file, unless it is open."""
+        if self._file is not None:
+            return
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 (held until `close`)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(self._file)
+            self._read(self._file)
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self, file: IO[str]) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise BadInput(
                 f"{self.path}: another process is making these rollouts; wait for it or choose --output-dir"
             ) from None
 
-    def _read(self, configuration: dict[str, Any]) -> None:
-        header = {"journal": _LAYOUT, "configuration": configuration}
+    def _read(self, file: IO[str]) -> None:
+        header = self._header
         data = self.path.read_bytes()
         *whole, cut_off = data.split(b"\n")
         if cut_off and whole:
             with disk_errors(self.path):
-                self._file.truncate(len(data) - len(cut_off))
+                file.truncate(len(data) - len(cut_off))
         elif cut_off and not json.dumps(header).encode().startswith(cut_off):
             raise self._foreign(1)
         elif cut_off:
-            self._file.truncate(0)
+            file.truncate(0)
         if not whole:
             self._write(header)
             return
@@ -126,7 +137,7 @@ class Journal:
         for number, line in enumerate(whole[1:], start=2):
             try:
                 key, value = _line(_parse(line))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, AttributeError):
                 raise self._foreign(number) from None
             self._lines[key] = value
 
@@ -137,6 +148,7 @@ class Journal:
         )
 
     def _write(self, record: Mapping[str, Any]) -> None:
+        assert self._file is not None
         with disk_errors(self.path):
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()

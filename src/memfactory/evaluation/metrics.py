@@ -26,6 +26,7 @@ MetricName = Literal[
     "locomo",
     "babilong",
     "longmemeval",
+    "ruler",
     "string_match_all",
     "string_match_part",
 ]
@@ -65,6 +66,13 @@ def _longmemeval(answer: str, task: Task) -> float | None:
     return longmemeval.rule_accuracy(answer, task.answers, abstention=bool(task.meta["abstention"]))
 
 
+def _ruler(answer: str, task: Task) -> float | None:
+    """RULER's score: which of its two is meant, the task says; None for another benchmark's task."""
+    own = task.meta.get("metric")
+    return _RULER[own](answer, task.answers) if own in _RULER else None
+
+
+_RULER = {"string_match_all": ruler.string_match_all, "string_match_part": ruler.string_match_part}
 METRICS: dict[str, Metric] = {
     "exact_match": Metric("EM", _of_golds(qa.exact_match)),
     "sub_exact_match": Metric("sub-EM", _of_golds(qa.sub_exact_match)),
@@ -76,15 +84,20 @@ METRICS: dict[str, Metric] = {
     "locomo": Metric("LoCoMo", _locomo),
     "babilong": Metric("BABILong", _babilong),
     "longmemeval": Metric("LongMemEval", _longmemeval),
+    "ruler": Metric("RULER", _ruler),
     "string_match_all": Metric("all", _of_golds(ruler.string_match_all)),
     "string_match_part": Metric("any", _of_golds(ruler.string_match_part)),
 }
 
 
-def metrics_for(task: Task, chosen: Iterable[str]) -> list[str]:
-    """The chosen metrics, and the one that the task names itself (`meta["metric"]`) if there is such a one."""
+def metrics_for(task: Task, chosen: Iterable[str] | None) -> list[str]:
+    """The chosen metrics; if none were chosen, the usual ones and the one that the task names (`meta["metric"]`)."""
+    if chosen is not None:
+        return list(chosen)
     own = task.meta.get("metric")
-    return list(dict.fromkeys([*chosen, *([own] if isinstance(own, str) and own in METRICS else [])]))
+    return list(
+        dict.fromkeys([*DEFAULT_METRICS, *([own] if isinstance(own, str) and own in METRICS else [])])
+    )
 
 
 def label(metric: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from memfactory.core.types import Rollout, Task
-from memfactory.evaluation.metrics import DEFAULT_METRICS, METRICS, metrics_for
+from memfactory.core.types import Rollout, Task, Verdict
+from memfactory.evaluation.metrics import METRICS, metrics_for
 from memfactory.metrics.boxed import last_boxed
 
 #: Texts of a task's meta that are longer are not repeated in every result (gold evidence, for instance).
@@ -19,8 +19,8 @@ _LONGEST_META = 200
 class Finished:
     """What is kept of a rollout, whatever it will be scored by.
 
-    `operations` counts the operations on a memory bank by kind, for agents that have one. `trace` are the calls as
-    text, if they are kept.
+    `operations` counts the operations on a memory bank by kind, for agents that have one. `verdicts` are those of
+    judges, by reward component. `trace` are the calls as text, if they are kept.
     """
 
     reply: str
@@ -33,7 +33,13 @@ class Finished:
     seconds: float
     error: str | None
     operations: Mapping[str, int]
+    verdicts: Mapping[str, Verdict]
     trace: tuple[Mapping[str, str], ...] | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether every judge that was asked gave a value."""
+        return all(verdict.value is not None for verdict in self.verdicts.values())
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -50,6 +56,7 @@ class Finished:
                 "memories": tuple(found["memories"]),
                 "rewards": dict(found["rewards"]),
                 "operations": dict(found["operations"]),
+                "verdicts": {name: Verdict(**verdict) for name, verdict in found["verdicts"].items()},
                 "trace": None if trace is None else tuple(trace),
             }
         )
@@ -73,6 +80,11 @@ class Prediction:
     scores: Mapping[str, float]
     finished: Finished
     meta: Mapping[str, Any]
+
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """What judges said, by reward component."""
+        return self.finished.verdicts
 
     @property
     def error(self) -> str | None:
@@ -99,6 +111,7 @@ def finish(rollout: Rollout, *, trace: bool = False) -> Finished:
         seconds=round(rollout.seconds, 3),
         error=rollout.error if outcome is not None or rollout.error else "the agent gave no outcome",
         operations=dict(outcome.info.get("operations") or {}) if outcome is not None else {},
+        verdicts=dict(rollout.verdicts),
         trace=tuple(
             {
                 "module": call.module,
@@ -118,7 +131,7 @@ def score(
     task: Task,
     index: int,
     finished: Finished,
-    metrics: Iterable[str] = DEFAULT_METRICS,
+    metrics: Iterable[str] | None = None,
     task_digest: str | None = None,
 ) -> Prediction:
     """Score what a rollout answered; a failed one scores 0 on every metric that applies to its task."""
@@ -143,7 +156,7 @@ def score(
     )
 
 
-def predict(rollout: Rollout, metrics: Iterable[str] = DEFAULT_METRICS) -> Prediction:
+def predict(rollout: Rollout, metrics: Iterable[str] | None = None) -> Prediction:
     """Score one rollout's reply against the task's gold answers."""
     return score(rollout.task, rollout.index, finish(rollout), metrics)
 

@@ -114,21 +114,28 @@ def cost_table(entries: Sequence[Entry]) -> str:
 
 
 def group_tables(entries: Sequence[Entry]) -> str:
-    """Scores by group (question type, for instance) of the sets that have several; empty if none has."""
+    """Each set's first metric by group (question type, for instance), where there are several; else empty."""
     tables = []
-    for entry in entries:
-        groups = entry.result.groups
-        if groups:
-            metrics = list(entry.result.metrics)
-            rows = [
-                [group, str(max((s.tasks for s in scores.values()), default=0))]
-                + [_score(scores.get(name)) for name in metrics]
-                for group, scores in groups.items()
+    for benchmark, name in dict.fromkeys((entry.benchmark, entry.result.name) for entry in entries):
+        here = [
+            entry
+            for entry in entries
+            if (entry.benchmark, entry.result.name) == (benchmark, name) and entry.result.groups
+        ]
+        if not here:
+            continue
+        metric = next(iter(here[0].result.metrics))
+        groups = list(dict.fromkeys(group for entry in here for group in entry.result.groups))
+        rows = [
+            [
+                *_owner(entry, entries),
+                *(_score(entry.result.groups.get(group, {}).get(metric)) for group in groups),
             ]
-            owner = ", ".join([*_owner(entry, entries), entry.result.name])
-            tables.append(
-                f"{owner} by group\n\n{markdown(['group', 'tasks', *map(label, metrics)], rows, left=1)}"
-            )
+            for entry in here
+        ]
+        title = f"{name if benchmark is None else f'{benchmark}/{name}'}: {label(metric)} by group"
+        header = [*_owner_header(entries), *groups]
+        tables.append(f"{title}\n\n{markdown(header, rows, left=len(_owner_header(entries)))}")
     return "\n\n".join(tables)
 
 

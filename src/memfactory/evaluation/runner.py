@@ -24,10 +24,13 @@ OnPrediction = Callable[[Prediction], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """`repeats` rollouts of each task, scored by `metrics`; the first `log_rollouts` of a set keep their calls."""
+    """`repeats` rollouts of each task; the first `log_rollouts` of a set keep their calls.
+
+    They are scored by `metrics`; None is the usual ones and the one that tasks name themselves.
+    """
 
     repeats: int = 1
-    metrics: tuple[str, ...] = DEFAULT_METRICS
+    metrics: tuple[str, ...] | None = None
     log_rollouts: int = 0
 
 
@@ -101,7 +104,8 @@ class _SetRun:
         self.lost: str | None = None
         self._started = time.perf_counter()
         self._places: dict[tuple[str, int], tuple[int, str]] = {}
-        self._old: list[Line] = []
+        self._session = f"{time.time():.6f}" if journal is None else journal.session
+        self._lines: list[Line] = []
 
     def jobs(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, int]]:
         """The rollouts that are not in the journal, in order; tasks are read when their turn comes."""
@@ -111,7 +115,7 @@ class _SetRun:
             for index in range(self.settings.repeats):
                 line = self.journal and self.journal.get(Key(self.name, task.id, task_digest, index))
                 if line:
-                    self._old.append(line)
+                    self._lines.append(line)
                     self._keep(number, score(task, index, line.finished, self.settings.metrics, task_digest))
                 else:
                     self._places[task.id, index] = (number, task_digest)
@@ -126,10 +130,12 @@ class _SetRun:
         number, task_digest = self._places.pop((task.id, index))
         trace = number * self.settings.repeats + index < self.settings.log_rollouts
         finished = finish(rollout, trace=trace)
-        if self.journal is not None:
-            assert self.memory is not None
-            clock = time.perf_counter() - self._started
-            line = Line(finished, self.journal.session, clock, self.memory.bytes, self.memory.gpu_bytes)
+        assert self.memory is not None
+        clock = round(time.perf_counter() - self._started, 3)
+        line = Line(finished, self._session, clock, self.memory.bytes, self.memory.gpu_bytes)
+        self._lines.append(line)
+        # What a judge failed on is made again by the next start, so that the judge is asked again.
+        if self.journal is not None and finished.judged:
             self.journal.add(Key(self.name, task.id, task_digest, index), line)
         self._keep(number, score(task, index, finished, self.settings.metrics, task_digest))
 
@@ -140,8 +146,8 @@ class _SetRun:
             self.name,
             predictions,
             repeats=self.settings.repeats,
-            metrics=self.settings.metrics,
-            cost=self._cost(predictions),
+            metrics=self.settings.metrics or DEFAULT_METRICS,
+            cost=self._cost(),
         )
 
     def _keep(self, number: int, prediction: Prediction) -> None:
@@ -149,21 +155,17 @@ class _SetRun:
         if self.on_prediction is not None:
             self.on_prediction(prediction)
 
-    def _cost(self, predictions: Sequence[Prediction]) -> Cost:
-        assert self.memory is not None
+    def _cost(self) -> Cost:
+        """Of all that the lines say, so that it is the same whether they were made now or earlier."""
         clocks: dict[str, float] = {}
-        for line in self._old:
+        for line in self._lines:
             clocks[line.session] = max(clocks.get(line.session, 0.0), line.clock)
-        made_here = len(predictions) - len(self._old)
-        seconds = sum(clocks.values()) + (time.perf_counter() - self._started if made_here else 0.0)
-        gpu = [line.peak_gpu_memory for line in self._old] + [self.memory.gpu_bytes] * bool(made_here)
+        gpu = [line.peak_gpu_memory for line in self._lines if line.peak_gpu_memory is not None]
         return Cost(
-            calls=sum(p.finished.calls for p in predictions),
-            prompt_tokens=sum(p.finished.prompt_tokens for p in predictions),
-            completion_tokens=sum(p.finished.completion_tokens for p in predictions),
-            seconds=round(seconds, 3),
-            peak_memory_bytes=max(
-                [line.peak_memory for line in self._old] + [self.memory.bytes] * bool(made_here), default=0
-            ),
-            peak_gpu_memory_bytes=max((peak for peak in gpu if peak is not None), default=None),
+            calls=sum(line.finished.calls for line in self._lines),
+            prompt_tokens=sum(line.finished.prompt_tokens for line in self._lines),
+            completion_tokens=sum(line.finished.completion_tokens for line in self._lines),
+            seconds=round(sum(clocks.values()), 3),
+            peak_memory_bytes=max((line.peak_memory for line in self._lines), default=0),
+            peak_gpu_memory_bytes=max(gpu, default=None),
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from memfactory.core.types import Outcome
 from memfactory.evaluation.cost import Cost
+from memfactory.evaluation.judged import JudgeResult, judge_results
 from memfactory.evaluation.predictions import Prediction
 from memfactory.metrics.statistics import bootstrap_interval, pass_at_k
 from memfactory.rollouts.operation_mix import operation_mix
@@ -42,6 +43,7 @@ class SetResult:
     A metric that tasks name themselves is among `metrics` only if all tasks of the set name it. `rewards` are the
     recipe's reward components. `groups` are the metrics by `meta["group"]` (a question type, for instance), if the
     tasks have several. `operations` are shares of the operations on memory banks, empty for agents without one.
+    `judges` are those of the recipe's rewards, by component.
     `length` is the length of the texts in tokens, if all tasks name the same.
     """
 
@@ -56,6 +58,7 @@ class SetResult:
     groups: Mapping[str, Mapping[str, Score]]
     length: int | None
     operations: Mapping[str, float]
+    judges: Mapping[str, JudgeResult]
     predictions: tuple[Prediction, ...]
 
     @property
@@ -76,6 +79,7 @@ class SetResult:
             "boxed": self.boxed,
             "failed": self.errors,
             "operations": dict(self.operations),
+            "judges": {name: asdict(judge) for name, judge in self.judges.items()},
             "cost": asdict(self.cost),
             "groups": {"group": {name: _as_json(scores) for name, scores in self.groups.items()}}
             if self.groups
@@ -100,7 +104,7 @@ def summarise_set(
         tasks=len({prediction.task_id for prediction in predictions}),
         repeats=repeats,
         metrics=_scores(predictions, columns, repeats, lambda p: p.scores),
-        rewards=_scores(predictions, rewards, repeats, lambda p: p.finished.rewards),
+        rewards=_scores(predictions, rewards, repeats, lambda p: _rewards(p, rewards)),
         boxed=sum(prediction.boxed for prediction in predictions) / max(len(predictions), 1),
         errors=sum(prediction.error is not None for prediction in predictions),
         cost=cost,
@@ -114,6 +118,7 @@ def summarise_set(
         operations=operation_mix(
             Outcome("", info={"operations": p.finished.operations}) for p in predictions
         ),
+        judges=judge_results(predictions, _rules(predictions)),
         predictions=tuple(predictions),
     )
 
@@ -152,6 +157,17 @@ def _scores(
         column: score_of(((p.task_id, values(p).get(column)) for p in predictions), repeats=repeats)
         for column in columns
     }
+
+
+def _rewards(prediction: Prediction, names: Iterable[str]) -> Mapping[str, float]:
+    """Its rewards; a failed rollout has 0 of each, as of the metrics."""
+    return prediction.finished.rewards if prediction.error is None else dict.fromkeys(names, 0.0)
+
+
+def _rules(predictions: Sequence[Prediction]) -> list[str]:
+    """The metric that judges are compared with: exact match, or else the first that every prediction has."""
+    shared = _shared(predictions)
+    return ["exact_match"] if "exact_match" in shared else shared[:1]
 
 
 def _shared(predictions: Sequence[Prediction]) -> list[str]:

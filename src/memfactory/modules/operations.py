@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from memfactory.memory.bank import KEEP, MemoryBank
+from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem, Vector
 from memfactory.modules.extractors import Fact
 from memfactory.modules.json_replies import clean, read_list
@@ -121,7 +121,8 @@ def settle(plan: Plan, bank: MemoryBank, shown: Sequence[MemoryItem], on_error: 
     """What of a plan is carried out: each order is legal after those before it, on the memories that were shown.
 
     An unknown id, a second order for the same memory, and a text that the bank has already are errors. With
-    `skip` those orders are left out, with `void` any error leaves nothing of the plan.
+    `skip` those orders are left out, with `void` any error leaves nothing of the plan. An update to the text that
+    the memory has already is a noop: what was only said again is as old as it was.
     """
     ids = {item.id for item in shown}
     changed: set[str] = set()
@@ -134,7 +135,7 @@ def settle(plan: Plan, bank: MemoryBank, shown: Sequence[MemoryItem], on_error: 
         if problem := _problem(operation, bank, ids, changed, texts):
             errors.append(problem)
             continue
-        legal.append(operation)
+        legal.append(Operation("noop") if _same(operation, bank) else operation)
         if operation.id:
             changed.add(operation.id)
         if operation.text:
@@ -173,8 +174,7 @@ def carry_out(
                     operation.id,
                     text=operation.text,
                     embedding=vectors[operation.text],
-                    # A title of the old text may not fit the new one.
-                    key=KEEP if old is not None and old.text == operation.text else "",
+                    key="",  # a title of the old text may not fit the new one
                     sources=dict.fromkeys((*before, *rests_on.get(operation.text, ()))),
                     **when,
                 )
@@ -225,6 +225,12 @@ def _problem(
     if others or operation.text in texts:
         return f"{operation.kind}: the bank has exactly this text already"
     return ""
+
+
+def _same(operation: Operation, bank: MemoryBank) -> bool:
+    """Whether an update says what its memory says already."""
+    item = bank.get(operation.id) if operation.kind == "update" else None
+    return item is not None and item.text == operation.text
 
 
 def _with_shown_id(operation: Operation, shown: set[str]) -> Operation:

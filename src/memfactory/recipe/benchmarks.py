@@ -48,7 +48,8 @@ def put_benchmark(
         return
     for key in [key for key in origins if key == "benchmark" or key.startswith("benchmark.")]:
         del origins[key]
-    origin = display(chosen[0])
+    own = chosen[-1]  # those before it are what it builds upon
+    origin = display(own)
     _check(content, origin)
     for name, key in KEYS.items():
         if name not in content:
@@ -61,7 +62,7 @@ def put_benchmark(
         block = content[name]
         for leaf in leaves(block, key) if isinstance(block, dict) else [key]:
             set_origin(origins, leaf, origin)
-    OmegaConf.update(config, "benchmark", chosen[0].stem, merge=False, force_add=True)
+    OmegaConf.update(config, "benchmark", own.stem, merge=False, force_add=True)
     origins["benchmark"] = origin
 
 

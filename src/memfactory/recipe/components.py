@@ -46,6 +46,7 @@ BUILTIN = (
     "memfactory.memory.embedders",
     "memfactory.rewards.answer",
     "memfactory.rewards.format",
+    "memfactory.rewards.judge",
     "memfactory.rewards.operations",
     "memfactory.rewards.evidence",
     "memfactory.training.trackers.base",

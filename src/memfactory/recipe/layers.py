@@ -29,13 +29,18 @@ class Layers:
 
 
 def compose(
-    recipe: Path, arguments: Iterable[str], forced: Mapping[str, Any], benchmark: Path | None = None
+    recipe: Path,
+    arguments: Iterable[str],
+    forced: Mapping[str, Any],
+    benchmark: Path | None = None,
+    only_options: Iterable[str] = (),
 ) -> Layers:
     """Merge the recipe's layers, the command line's changes, and last the `forced` keys (options).
 
     A benchmark that the layers choose, or else the file `benchmark`, takes the place of the recipe's held-out sets
-    before the command line changes anything. Raises `BadInput` for anything that is wrong with the files or the
-    arguments.
+    before the command line changes anything. Of the groups `only_options` the chosen option counts, not what the recipe
+    changes in it: that was meant for the option which the recipe chose itself. Raises `BadInput` for anything that is
+    wrong with the files or the arguments.
     """
     from omegaconf import OmegaConf
 
@@ -51,6 +56,8 @@ def compose(
         for key in leaves(layer, "" if package in ("", "_global_") else package):
             set_origin(origins, key, display(path))
     OmegaConf.set_struct(config, False)
+    for group in only_options:
+        _keep_option(group, config, origins, files)
     put_benchmark(config, origins, files, benchmark)
     for override in overrides:
         _apply(override, config, origins, groups)
@@ -62,6 +69,23 @@ def compose(
             OmegaConf.update(config, key, fallback, force_add=True)
             origins[key] = DEFAULT
     return Layers(_resolve(config, "", origins), origins)
+
+
+def _keep_option(
+    group: str, config: DictConfig, origins: dict[str, str], files: list[tuple[Path, str]]
+) -> None:
+    """Put what the files of a group's option say, and nothing else, below its key."""
+    from omegaconf import OmegaConf
+
+    layers = [(path, read_yaml(path)) for path, package in files if package == group]
+    for old in [old for old in origins if old == group or old.startswith(group + ".")]:
+        del origins[old]
+    for path, layer in layers:
+        layer.pop("defaults", None)
+        for key in leaves(layer, group):
+            set_origin(origins, key, display(path))
+    merged = OmegaConf.merge(*(OmegaConf.create(layer) for _, layer in layers))
+    OmegaConf.update(config, group, merged, merge=False, force_add=True)
 
 
 def _listed_groups(recipe: Path, folders: list[Path]) -> set[str]:

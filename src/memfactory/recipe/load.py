@@ -13,6 +13,7 @@ from memfactory.recipe.files import display, find_recipe
 from memfactory.recipe.layers import Layers, compose
 from memfactory.recipe.origins import DEFAULT, nearest_origin, origin_of
 from memfactory.recipe.render import to_yaml
+from memfactory.recipe.roles import check_roles
 from memfactory.recipe.schema import RecipeSchema
 from memfactory.recipe.validate import Validator
 from memfactory.recipe.values import Invalid, plain
@@ -70,17 +71,19 @@ def load_recipe(
     command: Command | None = None,
     output_dir: str | Path | None = None,
     benchmark: Path | None = None,
+    only_options: Iterable[str] = (),
 ) -> Recipe:
     """Compose and check a recipe without importing anything heavy.
 
     `name` is a path or the name of a recipe that ships, `overrides` are `key=value` or `group=option`.
-    `benchmark` is the file of a benchmark that takes the place of the recipe's held-out sets.
+    `benchmark` is the file of a benchmark that takes the place of the recipe's held-out sets; of the groups
+    `only_options` the chosen option counts alone, without what the recipe changes in it.
     Values that `command` never reads may be missing (all of them when it is None). Raises `BadInput`,
     in one line that names key and file, for whatever is wrong.
     """
     path = find_recipe(name)
     forced = {} if output_dir is None else {"output_dir": str(output_dir)}
-    layers = compose(path, overrides, forced, benchmark)
+    layers = compose(path, overrides, forced, benchmark, only_options)
     layers.values["plugins"] = _load_plugins(layers, path)
     unread = _UNREAD[command]
     try:
@@ -89,6 +92,7 @@ def load_recipe(
         raise _bad_input(layers.origins, path, error.key, error.problem) from None
     recipe = Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
     _check_complete(recipe, command)
+    check_roles(recipe, command)
     return recipe
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from memfactory.algorithms.objective import AdvantageMethod, Denominator, LossKind
 from memfactory.core.registry import component_field
-from memfactory.evaluation.metrics import DEFAULT_METRICS, MetricName
+from memfactory.evaluation.metrics import MetricName
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,39 @@ class SamplingConfig:
 
     train: Draw = Draw()
     eval: Draw = Draw(temperature=0.0)
+
+
+@dataclass(frozen=True)
+class RoleConfig:
+    """A model beside the policy, for modules to name as their role; it is never trained.
+
+    With `openai` (a model's name) it is a server at `base_url` (null: the environment's OPENAI_BASE_URL, else OpenAI's
+    own), with the key in the environment variable `api_key_env`. Otherwise it is the weights of `path` (null:
+    `model.path`), frozen. `sampler` is an engine with settings of its own; null is one like the policy's.
+    """
+
+    path: str | None = None
+    openai: str | None = None
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    max_model_len: AtLeastOne | None = None
+    temperature: NotNegative = 0.0
+    top_p: Share = 1.0
+    top_k: Count = 0
+    sampler: dict[str, Any] | None = field(default=None, metadata={"component": "sampler"})
+
+    @property
+    def is_server(self) -> bool:
+        """Whether a server plays it, not weights that are loaded here."""
+        return self.openai is not None or (self.sampler or {}).get("type") == "openai"
+
+    def __post_init__(self) -> None:
+        if self.openai is not None and (self.path is not None or self.sampler is not None):
+            raise ValueError("openai is a server, path and sampler are of an engine here; keep one of them")
+        if self.openai is None and self.base_url is not None:
+            raise ValueError("base_url needs openai, the name of a model there")
+        if self.is_server and self.path is not None:
+            raise ValueError("path cannot be loaded by a server; leave it out")
 
 
 @dataclass(frozen=True)
@@ -138,7 +171,8 @@ class EvaluationConfig:
     """`repeats` rollouts of each task, of at most `limit` tasks a set (null: all), `concurrency` at once.
 
     `sets` are the names of the sets to score (null: all).
-    `metrics` are the columns beside the rewards; a benchmark brings its own. The first `log_rollouts` rollouts of a
+    `metrics` are the columns beside the rewards (null: EM, sub-EM, F1, and the metric that all tasks of a set name);
+    a benchmark brings its own. The first `log_rollouts` rollouts of a
     set keep their prompts and replies in the result.
     """
 
@@ -146,11 +180,11 @@ class EvaluationConfig:
     limit: AtLeastOne | None = None
     sets: tuple[str, ...] | None = None
     concurrency: AtLeastOne = 64
-    metrics: tuple[MetricName, ...] = DEFAULT_METRICS
+    metrics: tuple[MetricName, ...] | None = None
     log_rollouts: Count = 2
 
     def __post_init__(self) -> None:
-        if not self.metrics:
+        if self.metrics == ():
             raise ValueError("metrics must name at least one")
 
 
@@ -159,7 +193,8 @@ class RecipeSchema:
     """A complete recipe. `name` defaults to the recipe file's name, `output_dir` to `runs/<name>`.
 
     `plugins` are Python files that register components, relative to the recipe or the working folder.
-    `prompts` go to the agent. `benchmark` is the name of the benchmark that `data.eval` comes from, if it does.
+    `roles` are models beside the policy, by the names that `agent.roles` uses. `prompts` go to the agent.
+    `benchmark` is the name of the benchmark that `data.eval` comes from, if it does.
     """
 
     name: str
@@ -173,6 +208,7 @@ class RecipeSchema:
     learner: dict[str, Any] = component_field("learner", "local")
     algorithm: AlgorithmConfig = AlgorithmConfig()
     agent: dict[str, Any] = component_field("agent", "memagent")
+    roles: dict[str, RoleConfig] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = component_field("environment", "long_context")
     data: DataConfig = DataConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from memfactory.core.types import Rollout
+from memfactory.core.types import Rollout, Verdict
 from memfactory.rewards.base import Reward
 
 
@@ -29,10 +29,16 @@ class Rubric:
     components: Mapping[str, RewardComponent]
 
     async def score(self, rollout: Rollout) -> dict[str, float]:
-        """The components' values, unweighted; one that could not be judged is left out."""
+        """The components' values, unweighted; one that does not apply or could not be judged is left out.
+
+        What judges said is noted in `rollout.verdicts`.
+        """
         values = {}
         for name, component in self.components.items():
             value = await component.reward(rollout)
+            if isinstance(value, Verdict):
+                rollout.verdicts[name] = value
+                value = value.value
             if value is not None:
                 values[name] = float(value)
         return values
@@ -40,6 +46,16 @@ class Rubric:
     def routed(self, module: str) -> tuple[str, ...]:
         """Names of the components that pay `module`."""
         return tuple(name for name, component in self.components.items() if component.pays(module))
+
+    def unjudged(self, rollout: Rollout, names: Iterable[str] | None = None) -> list[str]:
+        """Components among `names` (default: all) that weigh something and that a judge gave no value."""
+        chosen = self.components if names is None else names
+        verdicts = rollout.verdicts
+        return [
+            name
+            for name in chosen
+            if self.components[name].weight and name in verdicts and verdicts[name].value is None
+        ]
 
     def total(self, rewards: Mapping[str, float], names: Iterable[str] | None = None) -> float:
         """Weighted sum of the scored components among `names` (default: all)."""

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import torch
 
 
+#: Metadata of a config's field that is a budget of the machine: engines built of one spec divide it.
+SHARED = {"shared": True}
+
+
 class Sampler(Protocol):
     """Draws completions, many at a time.
 
@@ -19,11 +23,15 @@ class Sampler(Protocol):
     same on every run on the same machine (in-process samplers).
     """
 
-    max_model_len: int
-    """Most tokens (prompt + completion) one request may have."""
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens (prompt + completion) one request may have."""
+        ...
 
-    policy_version: int
-    """Version of the weights that sample now; 0 before the first `load_weights`."""
+    @property
+    def policy_version(self) -> int:
+        """Version of the weights that sample now; 0 before the first `load_weights`."""
+        ...
 
     async def sample(self, request: SamplingRequest) -> Completion:
         """Draw one completion. Raises `ServiceError` when the engine fails after retries."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from memfactory.core.chat import ChatModel
 from memfactory.core.errors import BadInput, TaskError, did_you_mean
 from memfactory.core.seeding import derive_seed
-from memfactory.core.types import Call, Message, SamplingParams, SamplingRequest
+from memfactory.core.types import Call, Completion, Message, SamplingParams, SamplingRequest
 from memfactory.models.text import Codec
 from memfactory.samplers.base import Sampler
+
+if TYPE_CHECKING:
+    import torch
 
 
 class SampledModel:
@@ -149,3 +152,48 @@ class RolloutModels:
         """Pass progress on to whoever watches."""
         if self._progress is not None:
             self._progress(done, total, memory)
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who plays a role: a sampler, its ruler for text, how it draws, and options for its chat template."""
+
+    sampler: Sampler
+    codec: Codec
+    params: SamplingParams
+    template: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Cast:
+    """The policy's sampler together with those of all other roles: one thing to open, to sync and to close.
+
+    As a `Sampler` it is the policy's: weights go to the policy alone, so frozen roles stay as they were loaded,
+    with the prefixes that they cached. `others` maps each further role to who plays it.
+    """
+
+    def __init__(self, policy: Sampler, others: Mapping[str, Player] | None = None) -> None:
+        self.policy = policy
+        self.others = dict(others or {})
+
+    @property
+    def max_model_len(self) -> int:
+        """The policy's; see `Sampler`."""
+        return self.policy.max_model_len
+
+    @property
+    def policy_version(self) -> int:
+        """Version of the policy's weights; see `Sampler`."""
+        return self.policy.policy_version
+
+    async def sample(self, request: SamplingRequest) -> Completion:
+        """Draw from the policy; see `Sampler.sample`."""
+        return await self.policy.sample(request)
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Give the policy new weights; see `Sampler.load_weights`."""
+        self.policy.load_weights(named_tensors, version)
+
+    def close(self) -> None:
+        """Free all engines, each once; idempotent."""
+        for sampler in {id(s): s for s in (self.policy, *(p.sampler for p in self.others.values()))}.values():
+            sampler.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
+from memfactory.samplers.base import SHARED
 from memfactory.samplers.checks import check_request
 from memfactory.samplers.driver import Driver
 
@@ -27,10 +28,12 @@ class VllmConfig:
     None leaves a choice to the device: `enforce_eager` is on for a CPU and off (CUDA graphs) for a
     GPU; `chunked_prefill` and `max_num_batched_tokens` follow vLLM. `async_scheduling` overlaps
     scheduling with the GPU's work. The GPU values follow vLLM's documentation: not run on a GPU.
+    `kv_cache_gb` and `gpu_memory_utilization` are for all engines with these settings together: a frozen role
+    without settings of its own takes an equal part.
     """
 
-    kv_cache_gb: float = 1.0
-    gpu_memory_utilization: float = 0.5
+    kv_cache_gb: float = field(default=1.0, metadata=SHARED)
+    gpu_memory_utilization: float = field(default=0.5, metadata=SHARED)
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None
     enforce_eager: bool | None = None

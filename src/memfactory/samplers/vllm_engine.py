@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -19,6 +20,10 @@ from memfactory.samplers.vllm_draw import pack
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Engines of this process that are open. vLLM keeps its process groups in globals that all of them use.
+_OPEN: weakref.WeakSet[VllmEngine] = weakref.WeakSet()
 
 
 class VllmEngine:
@@ -76,6 +81,7 @@ class VllmEngine:
         # rollouts costs a few percent.
         gc.collect()
         gc.freeze()
+        _OPEN.add(self)
 
     def add(self, number: int, request: SamplingRequest) -> None:
         """Take a request. Raises `TaskError` when vLLM refuses it."""
@@ -130,9 +136,17 @@ class VllmEngine:
             raise ServiceError("vLLM did not reset its prefix cache: stale prefixes would be used")
 
     def close(self) -> None:
-        """Shut the engine down and let go of its memory."""
+        """Shut the engine down and let go of its memory; other engines of this process go on."""
+        _OPEN.discard(self)
         with _quiet():
-            self._llm.llm_engine.engine_core.shutdown()
+            client = self._llm.llm_engine.engine_core
+            core = getattr(client, "engine_core", None)  # there if the core lives in this process
+            if _OPEN and core is not None:
+                # The whole shutdown also destroys the process groups, and with them every other engine.
+                core.model_executor.shutdown()
+                core.scheduler.shutdown()
+            else:
+                client.shutdown()
             self._llm = None
             gc.unfreeze()
             gc.collect()

@@ -3,6 +3,8 @@
 Group statistics are taken over rollouts before rollouts become calls; otherwise a task with more
 blocks would weigh more (MemAgent, arXiv 2507.02259). With rewards routed to modules, statistics are
 taken for each module over the rollouts that called it.
+
+A rollout that a judge failed on has no total, so it takes no part for the modules which that judge pays.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ class Credit:
     advantages: list[dict[str, float]]
     flat: list[bool]
     failed_rollouts: int
+    unjudged_rollouts: int
     untrainable_calls: int
 
 
@@ -40,8 +43,8 @@ def assign_credit(
 ) -> Credit:
     """Give every trainable call its rollout's advantage, and make rows of them.
 
-    Rollouts with an error take no part in the statistics. With `drop_zero_variance`, calls whose
-    group shows no difference in reward make no row (their advantage is zero).
+    Rollouts with an error, and those a judge failed on, take no part in the statistics. With
+    `drop_zero_variance`, calls whose group shows no difference in reward make no row (their advantage is zero).
     """
     rollouts = [rollout for group in groups for rollout in group]
     group_of = [number for number, group in enumerate(groups) for _ in group]
@@ -51,8 +54,13 @@ def assign_credit(
     varied_groups: set[int] = set()
     shared: dict[tuple[object, ...], tuple[list[float], list[bool]]] = {}
     for module in modules:
-        members = [i for i in scored if any(c.module == module and c.trainable for c in rollouts[i].calls)]
         paid_by = rubric.routed(module)
+        members = [
+            i
+            for i in scored
+            if any(c.module == module and c.trainable for c in rollouts[i].calls)
+            and not rubric.unjudged(rollouts[i], paid_by)
+        ]
         key = (paid_by, tuple(members))
         if key not in shared:
             totals = [rubric.total(rollouts[i].rewards, paid_by) for i in members]
@@ -86,6 +94,7 @@ def assign_credit(
         advantages=advantages,
         flat=[number not in varied_groups for number in range(len(groups))],
         failed_rollouts=len(rollouts) - len(scored),
+        unjudged_rollouts=sum(bool(rubric.unjudged(rollouts[i])) for i in scored),
         untrainable_calls=untrainable,
     )
 

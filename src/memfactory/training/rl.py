@@ -72,7 +72,7 @@ class RolloutSource:
     def rows(self, step: int, position: int) -> Batch:
         """Collect groups for the tasks at `position`, give credit, make rows.
 
-        Raises the agents' error when not a single rollout of the step could be finished.
+        Raises the agents' or the judge's error when not a single rollout of the step could be finished and judged.
         """
         wanted = self.settings.tasks_per_step
         groups, position = self._groups(step, position, wanted, refill=0)
@@ -89,6 +89,8 @@ class RolloutSource:
             raise ServiceError(
                 f"all {len(credit.rollouts)} rollouts of step {step + 1} failed; first: {first}"
             )
+        if credit.failed_rollouts + credit.unjudged_rollouts == len(credit.rollouts):
+            raise ServiceError(self._unjudged(credit.rollouts, step))
         metrics = rollout_metrics(credit, self.environment.rubric)
         for component in self.components.values():
             metrics |= component.update(credit.rollouts)
@@ -151,7 +153,7 @@ class RolloutSource:
             if len(records) >= self.settings.log_rollouts:
                 break
             for rollout in group:
-                total = self.environment.rubric.total(rollout.rewards)
+                total = self._total(rollout)
                 records.append(
                     rollout_record(
                         rollout,
@@ -162,3 +164,16 @@ class RolloutSource:
                     )
                 )
         return records
+
+    def _unjudged(self, rollouts: Sequence[Rollout], step: int) -> str:
+        rubric = self.environment.rubric
+        failed = [r.verdicts[name] for r in rollouts if r.error is None for name in rubric.unjudged(r)]
+        return (
+            f"no rollout of step {step + 1} could be judged by {failed[0].judge} "
+            f"({len(failed)} tried); first: {failed[0].said}; the same command goes on from the last checkpoint"
+        )
+
+    def _total(self, rollout: Rollout) -> float | None:
+        """The weighted reward; None where a judge failed, because a part of the sum is not known."""
+        rubric = self.environment.rubric
+        return None if rubric.unjudged(rollout) else rubric.total(rollout.rewards)

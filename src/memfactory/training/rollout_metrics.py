@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from memfactory.core.texts import cut
@@ -18,15 +19,16 @@ from memfactory.training.credit import Credit
 def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     """Means and standard deviations over rollouts without error; lengths in tokens.
 
-    `reward` is the weighted total. `truncated` is the share of calls cut at their token limit,
-    `groups/flat` the share of groups whose rewards do not differ. `operations/<kind>` is the share of a kind among
-    the operations on memory banks.
+    `reward` is the weighted total, of those rollouts that no judge failed on; NaN where nothing was scored.
+    `truncated` is the share of calls cut at their token limit, `groups/flat` the share of groups whose rewards do not
+    differ, `operations/<kind>` the share of a kind among the operations on memory banks.
     """
     rollouts = [rollout for rollout in credit.rollouts if rollout.error is None]
     calls = [call for rollout in rollouts for call in rollout.calls]
     metrics: dict[str, float] = {
         "rollouts": len(credit.rollouts),
         "rollouts/failed": credit.failed_rollouts,
+        "rollouts/unjudged": credit.unjudged_rollouts,
         "groups": len(credit.flat),
         "groups/flat": sum(credit.flat) / max(len(credit.flat), 1),
         "calls": len(calls),
@@ -35,14 +37,16 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
         "tokens/prompt": sum(len(call.prompt_ids) for call in calls),
         "tokens/completion": sum(len(call.completion_ids) for call in calls),
     }
-    _spread(metrics, "reward", [rubric.total(rollout.rewards) for rollout in rollouts])
+    judged = [rollout for rollout in rollouts if not rubric.unjudged(rollout)]
+    _spread(metrics, "reward", [rubric.total(rollout.rewards) for rollout in judged])
     for name in rubric.components:
-        judged = [rollout.rewards[name] for rollout in rollouts if name in rollout.rewards]
-        _spread(metrics, f"reward/{name}", judged)
-        metrics[f"reward/{name}/unjudged"] = len(rollouts) - len(judged)
+        values = [rollout.rewards[name] for rollout in rollouts if name in rollout.rewards]
+        _spread(metrics, f"reward/{name}", values)
+        verdicts = [rollout.verdicts[name] for rollout in rollouts if name in rollout.verdicts]
+        metrics[f"reward/{name}/unjudged"] = sum(verdict.value is None for verdict in verdicts)
     for kind, share in operation_mix(rollout.outcome for rollout in rollouts).items():
         metrics[f"operations/{kind}"] = share
-    lengths: dict[str, list[int]] = defaultdict(list)
+    lengths: dict[str, list[float]] = defaultdict(list)
     for call in calls:
         lengths[call.module].append(len(call.completion_ids))
     for module, values in sorted(lengths.items()):
@@ -54,7 +58,7 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
 def rollout_record(
     rollout: Rollout,
     advantages: Mapping[str, float],
-    total: float,
+    total: float | None,
     *,
     group: int = 0,
     longest_prompt: int | None = None,
@@ -76,6 +80,7 @@ def rollout_record(
         "reply": outcome.reply if outcome else None,
         "reward": total,
         "rewards": rollout.rewards,
+        "verdicts": {name: asdict(verdict) for name, verdict in rollout.verdicts.items()},
         "advantages": dict(advantages),
         "error": rollout.error,
         "info": plain(outcome.info) if outcome else {},
@@ -131,5 +136,5 @@ def _learns(call: Call, advantages: Mapping[str, float]) -> bool:
 
 
 def _spread(metrics: dict[str, float], name: str, values: Sequence[float]) -> None:
-    metrics[name] = statistics.fmean(values) if values else 0.0
-    metrics[f"{name}/std"] = statistics.pstdev(values) if values else 0.0
+    metrics[name] = statistics.fmean(values) if values else math.nan
+    metrics[f"{name}/std"] = statistics.pstdev(values) if values else math.nan

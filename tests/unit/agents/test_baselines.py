@@ -107,7 +107,7 @@ def test_oracle_reads_the_gold_evidence_and_refuses_tasks_without() -> None:
 
 @pytest.mark.parametrize("agent", [FullContext(9, PROMPTS), rag(RagBm25)])
 def test_evidence_that_is_no_text_is_refused(agent: Any) -> None:
-    with pytest.raises(TaskError, match="reads a text, not list"):
+    with pytest.raises(TaskError, match="reads a text or a dialogue, not list"):
         text_read(agent, ["a"])
 
 

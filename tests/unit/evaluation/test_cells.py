@@ -83,6 +83,13 @@ def test_a_recipe_that_chose_a_benchmark_composes_to_the_same_again(tmp_path: Pa
     assert load_recipe(str(tmp_path / "again.yaml"), command="eval").plain == recipe.plain
 
 
+def test_a_benchmark_that_builds_upon_another_has_its_own_name_and_length() -> None:
+    schema = load_recipe("memagent", ["benchmark=ruler_16k"], command="eval").schema
+    assert schema.benchmark == "ruler_16k"
+    assert len(schema.data.eval) == 13
+    assert {fields["length"] for fields in schema.data.eval.values()} == {16384}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

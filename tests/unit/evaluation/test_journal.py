@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from memfactory.core.chat import Models
 from memfactory.core.errors import BadInput, ServiceError
-from memfactory.core.types import Message, Outcome, Task
+from memfactory.core.types import Message, Outcome, Rollout, Task, Verdict
 from memfactory.evaluation.journal import Journal, Key, Line
 from memfactory.evaluation.predictions import Finished
 from memfactory.evaluation.runner import SetResult, Settings, evaluate_set
@@ -28,6 +28,7 @@ class Run:
         self.path = folder / "journal.jsonl"
         self.made: list[tuple[str, int]] = []
         self.lose_after: int | None = None
+        self.unjudged = ""
 
     async def agent(self, task: Task, models: Models) -> Outcome:
         if self.lose_after is not None and len(self.made) >= self.lose_after:
@@ -36,8 +37,15 @@ class Run:
         self.made.append((task.id, len([name for name, _ in self.made if name == task.id])))
         return Outcome(reply=f"{call.text} {task.id}", memories=("a \ud800 memory",))
 
+    async def score(self, rollout: Rollout) -> dict[str, float]:
+        """A judge that cannot judge the tasks of `unjudged`."""
+        value = None if rollout.task.id in self.unjudged else 1.0
+        rollout.verdicts["judge"] = Verdict("gpt-x", value, "timed out" if value is None else "yes")
+        return {} if value is None else {"judge": value}
+
     def __call__(self, tasks: list[Task], repeats: int = 1, set_name: str = "s") -> SetResult:
-        collector = Collector(self.agent, models_of(ScriptedSampler(["gold"])), concurrency=2)
+        sampler = ScriptedSampler(["gold"])
+        collector = Collector(self.agent, models_of(sampler), self.score, concurrency=2)
         with Journal(self.path, CONFIGURATION) as journal:
             return evaluate_set(
                 collector, set_name, tasks, phase="eval", settings=Settings(repeats=repeats), journal=journal
@@ -91,6 +99,17 @@ def test_more_repeats_more_tasks_and_another_set_make_only_what_is_new(run: Run)
     assert len(run.made) == 7
 
 
+def test_what_a_judge_failed_on_is_judged_again_by_the_next_start(run: Run) -> None:
+    run.unjudged = "b"
+    first = run(tasks(*"abc"))
+    assert (first.judges["judge"].judged, first.judges["judge"].unjudged) == (2, 1)
+    assert (first.rewards["judge"].mean, first.rewards["judge"].unscored) == (1.0, 1)
+    run.unjudged = ""
+    again = run(tasks(*"abc"))
+    assert (again.judges["judge"].judged, again.judges["judge"].unjudged) == (3, 0)
+    assert len(run.made) == 4
+
+
 def test_a_task_whose_text_changed_is_done_again(run: Run) -> None:
     run([task("a", evidence="one")])
     run([task("a", evidence="two")])
@@ -129,8 +148,16 @@ def test_a_line_that_cannot_be_read_is_named(run: Run) -> None:
 
 
 def test_two_processes_cannot_write_one_journal(run: Run) -> None:
+    run(tasks("a"))
     with Journal(run.path, CONFIGURATION), pytest.raises(BadInput, match="another process"):
         Journal(run.path, CONFIGURATION)
+
+
+def test_a_journal_without_a_line_is_no_file(run: Run) -> None:
+    run.lose_after = 0
+    with pytest.raises(ServiceError):
+        run(tasks("a"))
+    assert not run.path.exists()
 
 
 @given(reply=st.text(), memory=st.text(), error=st.none() | st.text(), value=st.floats(0, 1))
@@ -138,19 +165,9 @@ def test_any_text_comes_back_as_it_was(
     reply: str, memory: str, error: str | None, value: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "j.jsonl"
-    finished = Finished(
-        reply,
-        (memory,),
-        {"r": value},
-        1,
-        2,
-        3,
-        0,
-        0.5,
-        error,
-        {"add": 2},
-        ({"module": "m", "prompt": reply},),
-    )
+    said = {"judge": Verdict("gpt-x", None, reply)}
+    trace = ({"module": "m", "prompt": reply},)
+    finished = Finished(reply, (memory,), {"r": value}, 1, 2, 3, 0, 0.5, error, {"add": 2}, said, trace)
     key = Key("s", "t", "d", 0)
     with Journal(path, CONFIGURATION) as journal:
         journal.add(key, Line(finished, "1", 0.25, 7, None))

@@ -8,9 +8,11 @@ import pytest
 
 from memfactory.core.chat import Models
 from memfactory.core.errors import ServiceError, TaskError
-from memfactory.core.types import Message, Outcome, Task
+from memfactory.core.types import Message, Outcome, Rollout, Task, Verdict
+from memfactory.evaluation.judged import judge_lines
 from memfactory.evaluation.predictions import predict
 from memfactory.evaluation.runner import SetResult, Settings, evaluate_set
+from memfactory.rewards.rubric import RewardComponent, Rubric
 from memfactory.rollouts.collect import Collector
 from memfactory.samplers.scripted import ScriptedSampler
 from tests.unit.fakes import models_of, rollout, task
@@ -134,3 +136,46 @@ def test_the_first_rollouts_keep_their_calls() -> None:
 
 def fields(task: Task) -> dict[str, Any]:
     return {"question": task.question, "evidence": "", "answers": task.answers, "meta": task.meta}
+
+
+def judging(*values: float | None) -> Rubric:
+    """A judge that gives these values in turn."""
+    left = list(values)
+
+    async def judge(rollout: Rollout) -> Verdict:
+        value = left.pop(0)
+        return Verdict("gpt-x", value, "timed out" if value is None else "ok")
+
+    return Rubric({"judge": RewardComponent(judge)})
+
+
+def judged(rubric: Rubric, replies: list[str], names: str) -> SetResult:
+    run = Collector(ask, models_of(ScriptedSampler(replies)), rubric.score, concurrency=1)
+    tasks = [task(name if name != "x" else "bad") for name in names]
+    return evaluate_set(run, "s", tasks, repeats=1, phase="eval")
+
+
+def test_a_judges_mean_is_over_what_it_judged_and_what_failed() -> None:
+    replies = ["\\boxed{gold}", "\\boxed{no}", "\\boxed{gold}", "\\boxed{gold}"]
+    result = judged(judging(1.0, 1.0, None, 0.0), replies, "abcdx")
+    judge = result.judges["judge"]
+    # Two right of three judged and one failed: 2/4. It agrees with exact match on the first only.
+    assert (judge.judge, judge.judged, judge.unjudged, judge.score) == ("gpt-x", 3, 1, 0.5)
+    assert judge.agreement == {"exact_match": pytest.approx(1 / 3)} and judge.problem == "timed out"
+    assert result.scores["exact_match"] == pytest.approx(3 / 5)
+    [line] = judge_lines({"s": result.judges})
+    assert line == (
+        "s: judge by gpt-x: agrees with exact_match on 33.3 % of 3 replies; 1 unjudged, left out; first: timed out"
+    )
+    reward = result.rewards["judge"]
+    assert (reward.mean, reward.tasks, reward.unscored) == (0.5, 4, 1), "the column says the same"
+    assert result.as_json()["predictions"][2]["verdicts"]["judge"]["value"] is None
+
+
+def test_nothing_judged_is_a_warning_and_no_score() -> None:
+    result = judged(judging(None, None), ["x", "y"], "ab")
+    assert result.judges["judge"].score is None
+    [line] = judge_lines({"s": result.judges})
+    assert line.startswith(
+        "warning: s: judge by gpt-x: nothing could be judged (2 replies), so there is no score"
+    )

@@ -109,14 +109,15 @@ def test_a_text_whose_memory_the_same_reply_removed_may_be_added() -> None:
     assert after == {"m2": PET, "m3": HOME} and not plan.errors
 
 
-def test_an_update_to_the_same_text_only_renews_the_time() -> None:
+def test_an_update_to_the_same_text_changes_nothing() -> None:
     bank = new_bank()
     shown = list(bank.items())
     plan = settle(parse_addressed(orders({"op": "UPDATE", "id": "m1", "text": HOME})), bank, shown, "skip")
     carry_out(plan, bank, {HOME: None}, session="s2", time="day 2")
     item = bank.get("m1")
     assert item is not None and not plan.errors
-    assert (item.text, item.key, item.created_time, item.updated_time) == (HOME, "home", "day 1", "day 2")
+    assert [operation.kind for operation in plan.operations] == ["noop"]
+    assert (item.text, item.key, item.created_time, item.updated_time) == (HOME, "home", "day 1", "day 1")
 
 
 @pytest.mark.parametrize("around", ["Let me think {{}} [1].\n```json\n{}\n```\nDone.", "{}", "x{{ {} }}"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
-from memfactory.core.types import Call, Rollout, Task
+from memfactory.core.types import Call, Rollout, Task, Verdict
 from memfactory.rewards.rubric import RewardComponent, Rubric
 from memfactory.training.credit import assign_credit
+from memfactory.training.rollout_metrics import rollout_metrics
 
 
 def call(module: str, *, trainable: bool = True, logprobs: int = 1) -> Call:
@@ -126,3 +130,51 @@ def test_calls_that_cannot_be_trained_on_are_left_out() -> None:
 def test_nothing_to_learn_from_nothing(method: str) -> None:
     credit = assign_credit([], rubric(answer=None), method)  # type: ignore[arg-type]
     assert credit.rows == []
+
+
+def judged(index: int, value: float | None, modules: list[str], **rewards: float) -> Rollout:
+    run = rollout(index, rewards if value is None else {**rewards, "judge": value}, modules)
+    run.verdicts["judge"] = Verdict("gpt-x", value, "timed out" if value is None else "")
+    return run
+
+
+def test_unjudged_rollouts_take_no_part_and_make_no_rows() -> None:
+    group = [judged(0, 1.0, ["a"]), judged(1, 0.0, ["a"]), judged(2, None, ["a"])]
+    credit = assign_credit([group], rubric(judge=None), "dr_grpo")
+    # The mean is that of the two judged ones, 1/2; as a wrong one the third would make it 1/3.
+    assert [(row.rollout_id, row.advantage) for row in credit.rows] == [(0, 0.5), (1, -0.5)]
+    assert (credit.unjudged_rollouts, credit.failed_rollouts) == (1, 0)
+
+
+def test_modules_that_the_judge_does_not_pay_are_trained_all_the_same() -> None:
+    group = [
+        judged(0, 1.0, ["extract", "answer"], layout=1.0),
+        judged(1, 0.0, ["extract", "answer"], layout=0.0),
+        judged(2, None, ["extract", "answer"], layout=0.5),
+    ]
+    credit = assign_credit([group], rubric(judge=("answer",), layout=("extract",)), "dr_grpo")
+    rows = {(row.module, row.rollout_id): row.advantage for row in credit.rows}
+    assert rows == {
+        ("extract", 0): 0.5,
+        ("extract", 1): -0.5,
+        ("extract", 2): 0.0,
+        ("answer", 0): 0.5,
+        ("answer", 1): -0.5,
+    }
+
+
+def test_a_judge_without_weight_cannot_leave_a_rollout_out() -> None:
+    group = [judged(0, None, ["a"], answer=1.0), judged(1, 1.0, ["a"], answer=0.0)]
+    parts = {**rubric(answer=None).components, "judge": replace(rubric(j=None).components["j"], weight=0.0)}
+    credit = assign_credit([group], Rubric(parts), "dr_grpo")
+    assert [row.advantage for row in credit.rows] == [0.5, -0.5] and credit.unjudged_rollouts == 0
+
+
+def test_figures_of_a_step_without_a_verdict_are_no_zeros() -> None:
+    parts = rubric(judge=None)
+    metrics = rollout_metrics(assign_credit([[judged(0, None, ["a"])]], parts, "grpo"), parts)
+    assert math.isnan(metrics["reward"]) and math.isnan(metrics["reward/judge"])
+    assert metrics["rollouts/unjudged"] == metrics["reward/judge/unjudged"] == 1
+    some = [judged(0, 1.0, ["a"]), judged(1, None, ["a"]), judged(2, 0.0, ["a"])]
+    metrics = rollout_metrics(assign_credit([some], parts, "grpo"), parts)
+    assert (metrics["reward"], metrics["reward/judge"], metrics["rollouts/unjudged"]) == (0.5, 0.5, 1)

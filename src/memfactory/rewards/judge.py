@@ -1,0 +1,197 @@
+"""A language model as judge of answers: for what is right in other words, where exact match sees nothing.
+
+A judge that cannot be reached, or that answers neither of its two words, leaves an answer *unjudged*: that is
+counted and left out, never scored as wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memfactory.core.errors import BadInput, ServiceError, TaskError
+from memfactory.core.files import disk_errors
+from memfactory.core.registry import register
+from memfactory.core.types import Message, Rollout, Verdict
+from memfactory.metrics.boxed import last_boxed
+from memfactory.models.openai_chat import BadReply, OpenAIChat, base_url_or_default, lacks_key, reply_text
+from memfactory.models.source import cache_dir
+from memfactory.modules.prompts import fill
+
+#: Characters of an answer that a judge reads: an endless one must not become unjudged for its length.
+LONGEST_ANSWER = 8000
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Fields of `type: judge`.
+
+    `model` is asked at `base_url` (null: the environment's OPENAI_BASE_URL, else OpenAI's own) with the key in the
+    environment variable `api_key_env`, at temperature 0. `prompt` has {question}, {gold} and {answer}; the reply must
+    hold the word `right` or the word `wrong` (words in capitals as they stand, others in any case). `timeout_s` is for
+    one attempt; `max_retries` follow the first, with growing waits. Answers are kept in the folder `cache` (null:
+    `judge` in MEMFACTORY_CACHE, else ~/.cache/memfactory/judge).
+    """
+
+    model: str
+    prompt: str
+    right: str = "CORRECT"
+    wrong: str = "WRONG"
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    max_tokens: int = 256
+    max_concurrency: int = 16
+    timeout_s: float = 60.0
+    max_retries: int = 5
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("question", "gold", "answer"):
+            if "{" + name + "}" not in self.prompt:
+                raise ValueError(f"prompt does not contain {{{name}}}")
+        if not self.right or not self.wrong or self.right.casefold() == self.wrong.casefold():
+            raise ValueError("right and wrong must be two different words")
+        if self.max_tokens < 1 or self.max_concurrency < 1 or self.timeout_s <= 0 or self.max_retries < 0:
+            raise ValueError(
+                "max_tokens, max_concurrency and timeout_s must be positive, max_retries not negative"
+            )
+
+
+@register(
+    "reward", "judge", config=JudgeConfig, source="LoCoMo, arXiv 2402.17753; LongMemEval, arXiv 2410.10813"
+)
+class Judge:
+    """1 if a language model finds the answer right, 0 if wrong, nothing if it cannot be asked."""
+
+    def __init__(
+        self,
+        model: str,
+        prompt: str,
+        right: str = "CORRECT",
+        wrong: str = "WRONG",
+        base_url: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        max_tokens: int = 256,
+        max_concurrency: int = 16,
+        timeout_s: float = 60.0,
+        max_retries: int = 5,
+        cache: str | None = None,
+    ) -> None:
+        """Connects at the first question only. Raises `BadInput` when OpenAI's server lacks its key."""
+        if lacks_key(base_url, api_key_env):
+            raise BadInput(
+                f"reward 'judge': {model} needs a key in the environment variable {api_key_env}; "
+                "for a server of your own set OPENAI_BASE_URL, or the reward's base_url"
+            )
+        self.model, self.prompt, self.right, self.wrong = model, prompt, right, wrong
+        self._options = {"temperature": 0.0, "max_tokens": max_tokens}
+        self._chat = OpenAIChat(
+            base_url_or_default(base_url),
+            model,
+            api_key_env,
+            max_concurrency=max_concurrency,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+        )
+        self._folder = cache_dir() / "judge" if cache is None else Path(cache).expanduser()
+        self._asking: dict[str, asyncio.Task[tuple[float, str]]] = {}
+
+    async def __call__(self, rollout: Rollout) -> Verdict | None:
+        r"""The verdict on what stands in the reply's last `\boxed{}`, or on the whole reply without one.
+
+        None for a task without gold answers; 0.0 for a rollout that failed.
+        """
+        if not rollout.task.answers:
+            return None
+        if rollout.error is not None or rollout.outcome is None:
+            return Verdict(self.model, 0.0, "there is no answer")
+        reply = rollout.outcome.reply
+        boxed = last_boxed(reply)
+        prompt = fill(
+            self.prompt,
+            question=rollout.task.question,
+            gold=" or ".join(rollout.task.answers),
+            answer=(reply if boxed is None else boxed)[-LONGEST_ANSWER:],
+        )
+        try:
+            value, said = await self._verdict(prompt)
+        except (ServiceError, TaskError) as error:
+            return Verdict(self.model, None, str(error))
+        return Verdict(self.model, value, said)
+
+    async def _verdict(self, prompt: str) -> tuple[float, str]:
+        """From the cache, or from the server; the same question is under way once at most."""
+        content = [self._chat.base_url, self.model, prompt, self.right, self.wrong, self._options]
+        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        known = self._cached(key)
+        if known is not None:
+            return known
+        if key not in self._asking:
+            self._asking[key] = asyncio.ensure_future(self._ask(key, prompt))
+            self._asking[key].add_done_callback(lambda _: self._asking.pop(key, None))
+        # Rollouts that wait for the same answer must not lose it when one of them is given up.
+        return await asyncio.shield(self._asking[key])
+
+    async def _ask(self, key: str, prompt: str) -> tuple[float, str]:
+        def read(reply: Any) -> tuple[float, str]:
+            _, text = reply_text(reply)
+            value = read_verdict(text, self.right, self.wrong)
+            if value is None:
+                raise BadReply(f"the judge says neither {self.right} nor {self.wrong}: {text[:80]!r}")
+            return value, text
+
+        found = await self._chat.ask([Message("user", prompt)], read, label="judge", options=self._options)
+        self._keep(key, found[1])
+        return found
+
+    def _cached(self, key: str) -> tuple[float, str] | None:
+        """A file that a crash left unreadable is no answer; it is asked for again and replaced."""
+        try:
+            text = json.loads((self._folder / key[:2] / f"{key}.json").read_bytes())["reply"]
+            value = read_verdict(text, self.right, self.wrong)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return None if value is None else (value, text)
+
+    def _keep(self, key: str, reply: str) -> None:
+        """Written beside and then renamed, under a name of its own: several processes may share the folder."""
+        folder = self._folder / key[:2]
+        with disk_errors(self._folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=folder, suffix=".partial")
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump({"judge": self.model, "reply": reply}, file)
+            os.replace(name, folder / f"{key}.json")
+
+
+def read_verdict(reply: str, right: str, wrong: str) -> float | None:
+    """1.0 for `right`, 0.0 for `wrong`, None if the reply does not say which; never raises.
+
+    A reply with both words counts only by the one at its very end, and not if it begins with the other.
+    """
+    found = [
+        (m.start(), m.end(), 1.0 if n == 0 else 0.0)
+        for n, w in enumerate((right, wrong))
+        for m in _find(w, reply)
+    ]
+    values = {value for _, _, value in found}
+    if len(values) == 1:
+        return values.pop()
+    if not found:
+        return None
+    (start, _, first), (_, end, last) = min(found), max(found)
+    begins = not re.search(r"\w", reply[:start])
+    ends = not re.search(r"\w", reply[end:])
+    return last if ends and not (begins and first != last) else None
+
+
+def _find(word: str, text: str) -> list[re.Match[str]]:
+    flags = 0 if word.isupper() else re.IGNORECASE
+    return list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, flags))
