@@ -312,6 +312,12 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memory_r1_smollm2 data.train.of.path=locomo10.json trainer.steps=2": (
         lambda command: plan(f"{command} model=tiny")
     ),
+    "memfactory train rmm": plan,
+    "memfactory eval rmm agent.reranker.path=runs/rmm/final/components/reranker": config,
+    "memfactory train rmm_policy": plan,
+    "memfactory train rmm_smollm2 data.train.of.path=locomo10.json trainer.steps=2": (
+        lambda command: plan(f"{command} model=tiny")
+    ),
     "memfactory data make musique-long --source musique_ans_v1.0_dev.jsonl --paragraphs 40 "
     "--output data/musique/eval_40.jsonl": full(),
     "memfactory data make 2wikimultihopqa-long --source 2wiki_dev.json --paragraphs 40 "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from memfactory.agents.components import ComponentLearner, load_components, save_components
 from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput
 from memfactory.core.files import new_folder, write_json
@@ -99,6 +100,8 @@ class Trainer:
     run: RunFolder
     view: View
     track: Callable[[Mapping[str, Any]], None] = lambda record: None
+    components: Mapping[str, ComponentLearner] = field(default_factory=dict)
+    """Parts of the agent that learn by themselves; the source lets them, the trainer saves them."""
     state: TrainState = field(default_factory=TrainState)
     started: float = field(default_factory=time.monotonic)
     """When the program's work on this run began, by time.monotonic()."""
@@ -198,6 +201,7 @@ class Trainer:
             self.learner.save_state(folder / "learner")
             self.learner.save_policy(folder / "policy")
             if self.ranks.first:
+                save_components(self.components, folder / "components")
                 write_json(folder / "trainer.json", {"format": STATE_FORMAT, **vars(self.state)})
         if self.ranks.first:
             self.run.keep_last(self.schedule.keep_last)
@@ -219,6 +223,7 @@ class Trainer:
             _, folder = checkpoints[-1]
             self.state = _read_state(folder / "trainer.json")
             self.learner.load_state(folder / "learner")
+            load_components(self.components, folder / "components")
             if self.ranks.first:
                 self.run.keep_last(self.schedule.keep_last)  # a kill may have come between saving and this
             self.view.say(f"resuming after step {self.state.step} of {self.schedule.steps}")
@@ -236,6 +241,8 @@ class Trainer:
         if not self.ranks.broadcast(self.run.final_path.exists()):
             with self._written(lambda: new_folder(self.run.final_path)) as folder:
                 self.learner.save_policy(folder)
+                if self.ranks.first:
+                    save_components(self.components, folder / "components")
 
 
 def _read_state(path: Path) -> TrainState:
