@@ -279,7 +279,10 @@ TABLE: dict[str, Callable[[str], None]] = {
     '--input book.txt --question "Who wrote the letter?"': config,
     "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": full(*TINY),
     # talking; each command reads the lines of `talking` where a user would type
-    "memfactory infer memory_r1 --speaker Ana": talking("sampler=hf"),
+    "memfactory infer memory_r1 --speaker Anna": talking("sampler=hf"),
+    "memfactory infer memory_r1 model.path=runs/memory_r1/final --speaker Anna": talking(
+        "sampler=hf", "model.path=tiny"
+    ),
     "memfactory infer memory_r1 model=smollm2 sampler=hf --bank banks/mine": as_tiny_talk(),
     "memfactory infer memory_r1 model=qwen3_1.7b sampler=openai "
     "sampler.base_url=http://localhost:8000/v1": config,
@@ -312,6 +315,10 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memory_r1_smollm2 data.train.of.path=locomo10.json trainer.steps=2": (
         lambda command: plan(f"{command} model=tiny")
     ),
+    "memfactory train memory_r1": plan,
+    "memfactory train memory_r1 seed=1 --output-dir runs/memory_r1-seed1": plan,
+    "memfactory train memory_r1_manager": plan,
+    "memfactory train memory_r1_answerer": plan,
     "memfactory train rmm": plan,
     "memfactory eval rmm agent.reranker.path=runs/rmm/final/components/reranker": config,
     "memfactory train rmm_policy": plan,
