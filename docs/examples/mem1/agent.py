@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from memfactory.agents.evidence import text_of
 from memfactory.core.chat import ChatModel, Models
-from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
 from memfactory.core.types import Message, Outcome, Task
 from memfactory.memory.bank import MemoryBank
@@ -91,14 +91,13 @@ class Mem1:
 
     async def _bank(self, task: Task, policy: ChatModel) -> MemoryBank:
         """The chunks of the task's text, ready to be searched; kept for the other rollouts of the group."""
-        if not isinstance(task.evidence, str):
-            raise TaskError(f"task '{task.id}': mem1 reads a text, not {type(task.evidence).__name__}")
-        if task.evidence not in self._banks:
-            bank, chunks = self.retriever.new_bank(), policy.split_text(task.evidence, self.chunk_tokens)
+        text = text_of(task)
+        if text not in self._banks:
+            bank, chunks = self.retriever.new_bank(), policy.split_text(text, self.chunk_tokens)
             vectors = await self.retriever.vectors(chunks)
             for chunk in chunks:
                 bank.add(chunk, embedding=vectors[chunk])
-            self._banks[task.evidence] = bank
+            self._banks[text] = bank
             if len(self._banks) > _TEXTS_KEPT:
                 del self._banks[next(iter(self._banks))]
-        return self._banks[task.evidence]
+        return self._banks[text]
