@@ -88,6 +88,15 @@ def launched(command: str) -> None:
     config(program + arguments)
 
 
+def in_plan(*extra: str) -> Callable[[str], None]:
+    """The same, with `extra` arguments in the place of weights that an earlier command would have made."""
+
+    def check(command: str) -> None:
+        assert run([*shlex.split(command)[1:], *extra, "--dry-run"]) == 0
+
+    return check
+
+
 def one_run(command: str) -> None:
     """A report of several runs, with the first alone: there is only one here."""
     program, name, first, _, *rest = shlex.split(command)
@@ -335,6 +344,12 @@ TABLE: dict[str, Callable[[str], None]] = {
     # the plugin; test_example.py trains with it
     "memfactory train docs/examples/notes_memory/recipe.yaml": plan,
     "memfactory train docs/examples/notes_memory/recipe.yaml --dry-run": plan,
+    # the paradigm that the docs add; test_mem1.py trains it
+    "memfactory train docs/examples/mem1/warm_start.yaml": plan,
+    "memfactory train docs/examples/mem1/recipe.yaml": in_plan("model.path=tiny"),
+    "memfactory eval docs/examples/mem1/recipe.yaml model.path=runs/mem1/final": in_plan("model.path=tiny"),
+    "memfactory infer docs/examples/mem1/recipe.yaml model.path=runs/mem1/final --input text.txt "
+    '--question "Where does Anna live?" --show-memory': full("sampler=hf", "model.path=tiny"),
     "cp -r docs/examples/notes_memory my_memory": copy_example,
     "python -m pytest my_memory": alone(),
     "memfactory train my_memory/recipe.yaml --dry-run": alone(),
