@@ -177,8 +177,11 @@ def _example_text(was: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         return "\n".join(lines)
     for label, prediction in (("before", was), ("after", new)):
         lines.append(f"Memory {label} training:")
-        for number, memory in enumerate(prediction["memories"], start=1):
-            lines.append(f"  step {number}: {memory.replace(chr(10), ' | ')}")
+        memories = prediction["memories"]
+        if any("\n" in memory for memory in memories):  # a bank: its last state has what there is to see
+            lines += [f"  {memory}" for memory in memories[-1].split("\n")]
+        else:
+            lines += [f"  step {number}: {memory}" for number, memory in enumerate(memories, start=1)]
         lines.append(f"  answer: {prediction['reply']}")
     return "\n".join(lines)
 
