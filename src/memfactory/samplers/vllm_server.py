@@ -111,6 +111,7 @@ class VllmServerSampler:
         self.max_model_len = max_model_len
         self._ranks = ranks
         self._held = HeldWeights()
+        self._sent = 0
         self._nonce = ranks.broadcast(uuid.uuid4().hex[:8])
         self._own_folder: Path | None = None
         processes: list[ServerProcess | None] = [None] * len(urls)
@@ -200,7 +201,9 @@ class VllmServerSampler:
         """
         if not self._router.idle:
             raise RuntimeError("weights cannot change while requests are running")
-        name = f"{self._nonce}-{version}"
+        # Never the same twice: the same version sent again must empty the servers' caches too.
+        self._sent += 1
+        name = f"{self._nonce}-{version}.{self._sent}"
         if self._gpu is not None:
             self._held.name = None  # until they are sent, nothing is expected of a server that was restarted
             self._router.refresh()
