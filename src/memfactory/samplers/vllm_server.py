@@ -7,14 +7,14 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
-from memfactory.samplers.base import Sampler
+from memfactory.samplers.base import SHARED, Sampler
 from memfactory.samplers.checks import check_request
 from memfactory.samplers.managed_server import HeldWeights, ManagedServer, require_context
 from memfactory.samplers.router import Router
@@ -52,8 +52,8 @@ class VllmServerConfig:
     wait_s: float = 600.0
     api_key_env: str = "VLLM_API_KEY"
     server_args: tuple[str, ...] = ()
-    kv_cache_gb: float = 1.0
-    gpu_memory_utilization: float = 0.9
+    kv_cache_gb: float = field(default=1.0, metadata=SHARED)
+    gpu_memory_utilization: float = field(default=0.9, metadata=SHARED)
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None
     enforce_eager: bool | None = None
