@@ -19,7 +19,12 @@ STRIKES = [
 
 
 def arguments(recipe: Path, run: Path) -> list[str]:
-    staleness = ["trainer.max_staleness=1", "algorithm.tis_cap=2", "trainer.steps=4", "trainer.eval_before=false"]
+    staleness = [
+        "trainer.max_staleness=1",
+        "algorithm.tis_cap=2",
+        "trainer.steps=4",
+        "trainer.eval_before=false",
+    ]
     return ["train", str(recipe), "-o", str(run), *staleness]
 
 

@@ -105,7 +105,8 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
             elif role in own:
                 if config.sampler is None and schema.sampler.get("urls"):
                     raise recipe.error(
-                        f"roles.{role}.sampler", "the policy's servers follow the policy; this role needs its own"
+                        f"roles.{role}.sampler",
+                        "the policy's servers follow the policy; this role needs its own",
                     )
                 sampler = _start(recipe, config.sampler or shared, policy.frozen[role], ranks)
             cast.others[role] = Player(

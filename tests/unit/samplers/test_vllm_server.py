@@ -214,7 +214,9 @@ def test_a_server_that_was_started_otherwise_is_refused_with_the_remedy(fakes: l
         sampler_on([url])
 
 
-def test_a_stale_cache_or_a_failed_load_stops_the_run(fakes: list[FakeVllm], sampler: VllmServerSampler) -> None:
+def test_a_stale_cache_or_a_failed_load_stops_the_run(
+    fakes: list[FakeVllm], sampler: VllmServerSampler
+) -> None:
     fakes[1].fault = "cache"
     with pytest.raises(ServiceError, match="did not reset its prefix cache"):
         sampler.load_weights(weights(1.0).items(), 1)
@@ -316,7 +318,19 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 def guard(folder: Path, last: str, parent: str) -> list[str]:
     guard = "memfactory.samplers.server_guard"
     code = GUARDED.format(last=last)
-    return [sys.executable, "-m", guard, "--parent", parent, "--cleanup", str(folder), "--", sys.executable, "-c", code]
+    return [
+        sys.executable,
+        "-m",
+        guard,
+        "--parent",
+        parent,
+        "--cleanup",
+        str(folder),
+        "--",
+        sys.executable,
+        "-c",
+        code,
+    ]
 
 
 def of_session(leader: int) -> list[psutil.Process]:

@@ -144,7 +144,13 @@ def test_a_batch_comes_back_exactly_and_a_broken_file_is_named(tmp_path: Path) -
     batch = Batch(rows, 12, {"reward": 0.1 + 0.2}, [{"reply": "é\ud800"}])
     save_batch(tmp_path / "ahead.json", batch)
     assert load_batch(tmp_path / "ahead.json") == batch
-    for broken in ("{", "[]", '{"format": 1}', '{"format": 9}', '{"format": 1, "position": 1, "rows": [{"a": 1}]}'):
+    for broken in (
+        "{",
+        "[]",
+        '{"format": 1}',
+        '{"format": 9}',
+        '{"format": 1, "position": 1, "rows": [{"a": 1}]}',
+    ):
         (tmp_path / "broken.json").write_text(broken)
         with pytest.raises(BadInput, match="broken.json"):
             load_batch(tmp_path / "broken.json")
