@@ -143,9 +143,9 @@ def test_whatever_a_server_does_instead_of_answering_another_answers(
 
 def test_a_refused_request_is_a_matter_of_the_task(fakes: list[FakeVllm], sampler: VllmServerSampler) -> None:
     fakes[0].fault = fakes[1].fault = "refuse"
-    with pytest.raises(TaskError, match="call 0: .* refused it: prompt is too long"):
+    with pytest.raises(TaskError, match=r"call 0: .* refused it: prompt is too long"):
         sample(sampler, requests(1))
-    with pytest.raises(TaskError, match="exceeds max_model_len 64"):
+    with pytest.raises(TaskError, match=r"exceeds max_model_len 64"):
         sample(sampler, [SamplingRequest((1,) * 60, SamplingParams(max_tokens=5), 0)])
 
 
@@ -210,7 +210,7 @@ def test_a_server_that_was_started_otherwise_is_refused_with_the_remedy(fakes: l
     with pytest.raises(BadInput, match="takes 32 tokens, the recipe 64"):
         sampler_on([url])
     fakes[0].post = lambda path, body: (404, {})  # type: ignore[method-assign]
-    with pytest.raises(BadInput, match="has no /collective_rpc.*VLLM_SERVER_DEV_MODE=1"):
+    with pytest.raises(BadInput, match=r"has no /collective_rpc.*VLLM_SERVER_DEV_MODE=1"):
         sampler_on([url])
 
 

@@ -152,7 +152,7 @@ def test_a_batch_comes_back_exactly_and_a_broken_file_is_named(tmp_path: Path) -
         '{"format": 1, "position": 1, "rows": [{"a": 1}]}',
     ):
         (tmp_path / "broken.json").write_text(broken)
-        with pytest.raises(BadInput, match="broken.json"):
+        with pytest.raises(BadInput, match=r"broken\.json"):
             load_batch(tmp_path / "broken.json")
-    with pytest.raises(BadInput, match="missing.json"):
+    with pytest.raises(BadInput, match=r"missing\.json"):
         load_batch(tmp_path / "missing.json")
