@@ -88,6 +88,15 @@ def launched(command: str) -> None:
     config(program + arguments)
 
 
+def in_plan(*extra: str) -> Callable[[str], None]:
+    """The same, with `extra` arguments in the place of weights that an earlier command would have made."""
+
+    def check(command: str) -> None:
+        assert run([*shlex.split(command)[1:], *extra, "--dry-run"]) == 0
+
+    return check
+
+
 def one_run(command: str) -> None:
     """A report of several runs, with the first alone: there is only one here."""
     program, name, first, _, *rest = shlex.split(command)
@@ -281,7 +290,10 @@ TABLE: dict[str, Callable[[str], None]] = {
     '--input book.txt --question "Who wrote the letter?"': config,
     "memfactory infer memagent_smollm2 --tasks questions.jsonl --output answers.jsonl": full(*TINY),
     # talking; each command reads the lines of `talking` where a user would type
-    "memfactory infer memory_r1 --speaker Ana": talking("sampler=hf"),
+    "memfactory infer memory_r1 --speaker Anna": talking("sampler=hf"),
+    "memfactory infer memory_r1 model.path=runs/memory_r1/final --speaker Anna": talking(
+        "sampler=hf", "model.path=tiny"
+    ),
     "memfactory infer memory_r1 model=smollm2 sampler=hf --bank banks/mine": as_tiny_talk(),
     "memfactory infer memory_r1 model=qwen3_1.7b sampler=openai "
     "sampler.base_url=http://localhost:8000/v1": config,
@@ -314,6 +326,16 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memory_r1_smollm2 data.train.of.path=locomo10.json trainer.steps=2": (
         lambda command: plan(f"{command} model=tiny")
     ),
+    "memfactory train memory_r1": plan,
+    "memfactory train memory_r1 seed=1 --output-dir runs/memory_r1-seed1": plan,
+    "memfactory train memory_r1_manager": plan,
+    "memfactory train memory_r1_answerer": plan,
+    "memfactory train rmm": plan,
+    "memfactory eval rmm agent.reranker.path=runs/rmm/final/components/reranker": config,
+    "memfactory train rmm_policy": plan,
+    "memfactory train rmm_smollm2 data.train.of.path=locomo10.json trainer.steps=2": (
+        lambda command: plan(f"{command} model=tiny")
+    ),
     "memfactory data make musique-long --source musique_ans_v1.0_dev.jsonl --paragraphs 40 "
     "--output data/musique/eval_40.jsonl": full(),
     "memfactory data make 2wikimultihopqa-long --source 2wiki_dev.json --paragraphs 40 "
@@ -324,6 +346,12 @@ TABLE: dict[str, Callable[[str], None]] = {
     # the plugin; test_example.py trains with it
     "memfactory train docs/examples/notes_memory/recipe.yaml": plan,
     "memfactory train docs/examples/notes_memory/recipe.yaml --dry-run": plan,
+    # the paradigm that the docs add; test_mem1.py trains it
+    "memfactory train docs/examples/mem1/warm_start.yaml": plan,
+    "memfactory train docs/examples/mem1/recipe.yaml": in_plan("model.path=tiny"),
+    "memfactory eval docs/examples/mem1/recipe.yaml model.path=runs/mem1/final": in_plan("model.path=tiny"),
+    "memfactory infer docs/examples/mem1/recipe.yaml model.path=runs/mem1/final --input text.txt "
+    '--question "Where does Anna live?" --show-memory': full("sampler=hf", "model.path=tiny"),
     "cp -r docs/examples/notes_memory my_memory": copy_example,
     "python -m pytest my_memory": alone(),
     "memfactory train my_memory/recipe.yaml --dry-run": alone(),

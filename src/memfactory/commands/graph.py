@@ -265,7 +265,8 @@ class RoleFactory:
             )
             for role, player in {POLICY: self.policy, **self.others}.items()
         }
-        return RolloutModels(models, progress)
+        drawn = (self.seed, phase, task.id, index) if self.policy.params.temperature > 0 else None
+        return RolloutModels(models, progress, drawn)
 
 
 def make_collector(

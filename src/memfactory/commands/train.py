@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from memfactory.agents.components import component_learners
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
     evaluation_settings,
@@ -171,6 +172,7 @@ def _trainer(
         track=tracker.log,
         started=started,
         ranks=ranks,
+        components=source.components if isinstance(source, RolloutSource) else {},
     )
 
 
@@ -216,6 +218,7 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
         parity_prompts(policy, recipe),
         evaluate,
         ranks,
+        component_learners(agent),
     )
     objective = Objective(
         kind=algorithm.loss,

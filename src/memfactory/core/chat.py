@@ -45,6 +45,10 @@ class Models(Protocol):
         """The model that plays `role`. Raises `BadInput` naming the roles there are."""
         ...
 
+    def seed(self, name: str) -> int | None:
+        """A seed of this rollout's own for what the agent itself draws under `name`; None where replies are greedy."""
+        ...
+
     def report(self, done: int, total: int, memory: str | None = None) -> None:
         """Tell whoever watches that `done` of `total` steps are done, and what the memory holds now."""
         ...

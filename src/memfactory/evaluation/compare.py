@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric on one set of two runs; `before` and `after` are the means over the tasks that both have."""
+    """One metric on one set of two runs; `before` and `after` are the means over the tasks that both have.
+
+    For a judge `metric` is the reward component and who judged (both, if they differ): `judge by gpt-x`.
+    """
 
     benchmark: str
     set: str
@@ -57,7 +60,7 @@ def read_run(source: str) -> Run:
 
 
 def compare_runs(before: Run, after: Run) -> list[Difference]:
-    """Every metric that both have, on every set that both have.
+    """Every metric that both have, on every set that both have; then judges' scores, on what both could judge.
 
     Raises `BadInput` when the runs share no set, when a set's tasks have the same ids but other contents, or when
     they share no task.
@@ -73,8 +76,13 @@ def compare_runs(before: Run, after: Run) -> list[Difference]:
         old, new = before.sets[key]["predictions"], after.sets[key]["predictions"]
         _require_same_tasks(key, old, new)
         metrics = [name for name in before.sets[key]["metrics"] if name in after.sets[key]["metrics"]]
-        for metric in metrics:
-            was, now = _by_task(old, metric), _by_task(new, metric)
+        columns = [(name, _by_task(old, name), _by_task(new, name)) for name in metrics]
+        for name, judge in before.sets[key]["judges"].items():
+            other = after.sets[key]["judges"].get(name)
+            if other is not None:
+                by = " / ".join(dict.fromkeys([judge["judge"], other["judge"]]))
+                columns.append((f"{name} by {by}", *_judged_in_both(name, old, new)))
+        for metric, was, now in columns:
             both = was.keys() & now.keys()
             if both:
                 found.append(
@@ -148,8 +156,10 @@ def _entries(path: Path) -> list[dict[str, Any]]:
             raise foreign
         for entry in entries:
             entry["model"], entry["agent"], entry["benchmark"], entry["set"], entry["metrics"].keys
+            [judge["judge"] for judge in entry["judges"].values()]
             for prediction in entry["predictions"]:
                 prediction["task_id"], prediction["task_digest"], prediction["scores"].values
+                prediction["error"], [verdict["value"] for verdict in prediction["verdicts"].values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise foreign from None
     return entries
@@ -175,10 +185,33 @@ def _require_same_tasks(
         )
 
 
+def _judged_in_both(
+    name: str, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """A judge's score of each task of which neither side has an unjudged reply; failed rollouts score 0."""
+    sides = [[(p["task_id"], _judged(p, name)) for p in predictions] for predictions in (before, after)]
+    unjudged = {task for side in sides for task, value in side if value is None}
+    old, new = ([(task, value) for task, value in side if task not in unjudged] for side in sides)
+    return _means(old), _means(new)
+
+
+def _judged(prediction: Mapping[str, Any], name: str) -> float | None:
+    """What the judge gave a prediction; None if it could not judge it."""
+    if prediction["error"] is not None:
+        return 0.0
+    verdict = prediction["verdicts"].get(name)
+    return None if verdict is None else verdict["value"]
+
+
 def _by_task(predictions: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
     """Each task's mean over its repeats."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for prediction in predictions:
-        if metric in prediction["scores"]:
-            values[prediction["task_id"]].append(float(prediction["scores"][metric]))
-    return {task: sum(tries) / len(tries) for task, tries in values.items()}
+    return _means((p["task_id"], p["scores"].get(metric)) for p in predictions)
+
+
+def _means(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    """The mean of each task's values; None is a value that is missing."""
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for task, value in values:
+        if value is not None:
+            by_task[task].append(float(value))
+    return {task: sum(tries) / len(tries) for task, tries in by_task.items()}

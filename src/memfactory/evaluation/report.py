@@ -35,7 +35,8 @@ class Entry:
 def score_tables(entries: Sequence[Entry]) -> str:
     """Scores in percent with 95 % intervals: one Markdown table for each benchmark.
 
-    A row for each set, and after several sets of one model and agent their plain mean.
+    A row for each set, and after several sets of one model and agent their plain mean. A judge has a column for its
+    score and one for the replies that it could not judge, which are left out.
     """
     tables = []
     for benchmark in dict.fromkeys(entry.benchmark for entry in entries):
@@ -43,6 +44,7 @@ def score_tables(entries: Sequence[Entry]) -> str:
         repeats = max(entry.result.repeats for entry in here)
         metrics = list(dict.fromkeys(name for entry in here for name in entry.result.metrics))
         rewards = list(dict.fromkeys(name for entry in here for name in entry.result.rewards))
+        judges = list(dict.fromkeys(name for entry in here for name in entry.result.judges))
         passed = metrics if repeats > 1 else []
         header = [
             *_owner_header(entries),
@@ -50,7 +52,8 @@ def score_tables(entries: Sequence[Entry]) -> str:
             "tasks",
             *map(label, metrics),
             *(f"{label(name)} pass@{repeats}" for name in passed),
-            *(f"reward {name}" for name in rewards),
+            *(name if name in judges else f"reward {name}" for name in rewards),
+            *(f"{name} unjudged" for name in judges),
             "boxed",
             "failed",
         ]
@@ -60,7 +63,8 @@ def score_tables(entries: Sequence[Entry]) -> str:
             for result in results:
                 cells = [_score(result.metrics.get(name)) for name in metrics]
                 cells += [_pass(result.metrics.get(name), repeats) for name in passed]
-                cells += [_score(result.rewards.get(name)) for name in rewards]
+                cells += [_score(result.rewards.get(name), name in judges) for name in rewards]
+                cells += [_unjudged(result, name) for name in judges]
                 rows.append(
                     [
                         *owner,
@@ -75,6 +79,7 @@ def score_tables(entries: Sequence[Entry]) -> str:
                 means = [_mean([result.metrics.get(name) for result in results]) for name in metrics]
                 means += [""] * len(passed)
                 means += [_mean([result.rewards.get(name) for result in results]) for name in rewards]
+                means += [""] * len(judges)
                 rows.append([*owner, "mean", "", *means, "", str(sum(result.errors for result in results))])
         title = f"{benchmark or 'scores'}: % [95 % interval over tasks]"
         tables.append(f"{title}\n\n{markdown(header, rows, left=len(_owner_header(entries)) + 1)}")
@@ -209,11 +214,15 @@ def _owner(entry: Entry, entries: Sequence[Entry]) -> list[str]:
     return [*([entry.name] if several else []), entry.model, entry.agent]
 
 
-def _score(score: Score | None) -> str:
+def _score(score: Score | None, counted_elsewhere: bool = False) -> str:
     if score is None or score.mean is None or score.low is None or score.high is None:
         return "–"
     text = f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
-    return f"{text} ({score.unscored} unscored)" if score.unscored else text
+    return f"{text} ({score.unscored} unscored)" if score.unscored and not counted_elsewhere else text
+
+
+def _unjudged(result: SetResult, name: str) -> str:
+    return str(result.judges[name].unjudged) if name in result.judges else "–"
 
 
 def _mean(scores: Sequence[Score | None]) -> str:

@@ -98,13 +98,14 @@ def summarise_set(
         by_group[str(prediction.meta.get("group", ""))].append(prediction)
     lengths = {prediction.meta.get("length") for prediction in predictions}
     length = lengths.pop() if len(lengths) == 1 else None
-    rewards = dict.fromkeys(reward for prediction in predictions for reward in prediction.finished.rewards)
+    judges = judge_results(predictions, _rules(predictions))
+    rewards = [*dict.fromkeys(name for p in predictions for name in (*p.finished.rewards, *p.verdicts))]
     return SetResult(
         name=name,
         tasks=len({prediction.task_id for prediction in predictions}),
         repeats=repeats,
         metrics=_scores(predictions, columns, repeats, lambda p: p.scores),
-        rewards=_scores(predictions, rewards, repeats, lambda p: _rewards(p, rewards)),
+        rewards=_scores(predictions, rewards, repeats, lambda p: _rewards(p, rewards, judges)),
         boxed=sum(prediction.boxed for prediction in predictions) / max(len(predictions), 1),
         errors=sum(prediction.error is not None for prediction in predictions),
         cost=cost,
@@ -118,7 +119,7 @@ def summarise_set(
         operations=operation_mix(
             Outcome("", info={"operations": p.finished.operations}) for p in predictions
         ),
-        judges=judge_results(predictions, _rules(predictions)),
+        judges=judges,
         predictions=tuple(predictions),
     )
 
@@ -159,9 +160,13 @@ def _scores(
     }
 
 
-def _rewards(prediction: Prediction, names: Iterable[str]) -> Mapping[str, float]:
-    """Its rewards; a failed rollout has 0 of each, as of the metrics."""
-    return prediction.finished.rewards if prediction.error is None else dict.fromkeys(names, 0.0)
+def _rewards(
+    prediction: Prediction, names: Iterable[str], judges: Mapping[str, JudgeResult]
+) -> Mapping[str, float]:
+    """Its rewards; a failed rollout has 0 of each, as of the metrics, but for a judge that judged nothing at all."""
+    if prediction.error is None:
+        return prediction.finished.rewards
+    return {name: 0.0 for name in names if name not in judges or judges[name].judged}
 
 
 def _rules(predictions: Sequence[Prediction]) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from memfactory.agents.base import Answer, BankAgent, Remembered
+from memfactory.agents.components import component_learners, load_components, save_components
 from memfactory.core.errors import BadInput, TaskError, did_you_mean
 from memfactory.core.types import Call, Task
 from memfactory.data.dialogue import Session, Turn
@@ -84,7 +85,11 @@ class Keeper:
         make_models: ModelsFactory,
         clock: Callable[[], str] = today,
     ) -> None:
-        """`clock` tells the time that messages get when they come without one."""
+        """`clock` tells the time that messages get when they come without one.
+
+        Parts of the agent that learn while they serve go on from what is kept beside the bank. Raises `BadInput` when
+        that does not fit.
+        """
         self.agent = agent
         self.bank = bank
         self.pending = Pending(bank)
@@ -93,6 +98,9 @@ class Keeper:
         self._turn = asyncio.Lock()  # one session at a time; questions need not wait for it
         self._asked = 0
         self._view: LayeredBank = bank.fork()
+        self._learned = bank.path / "components"
+        self._components = component_learners(agent)
+        load_components(self._components, self._learned)
 
     @property
     def memories(self) -> LayeredBank:
@@ -151,6 +159,7 @@ class Keeper:
         calls: list[Call] = []
         models = self._make_models(phase="ask", task=task, index=0, calls=calls)
         answer = await self.agent.answer(asked, self._view, models)
+        save_components({n: c for n, c in self._components.items() if c.online}, self._learned)
         by_id = {item.id: item for item in answer.found}
         used = tuple(by_id[item_id] for item_id in answer.used if item_id in by_id)
         return Reply(asked, _shown(answer), answer.reply, used, answer.found, tuple(calls))

@@ -32,6 +32,10 @@ class Retriever(Protocol):
         """The embeddings under which texts are to be kept."""
         ...
 
+    async def query_vector(self, query: str) -> Vector | None:
+        """The embedding that a query is sought by; None by words alone."""
+        ...
+
     async def retrieve(self, bank: MemoryBank, query: str, k: int) -> list[MemoryItem]:
         """The `k` memories that fit the query best, best first."""
         ...
@@ -70,6 +74,10 @@ class BankRetriever:
         if self.method == "bm25":
             return dict.fromkeys(texts)
         return dict(zip(texts, await self.embedder.embed(texts), strict=True))
+
+    async def query_vector(self, query: str) -> Vector | None:
+        """The embedder's vector of a query; None by words alone."""
+        return None if self.method == "bm25" else (await self.embedder.embed([query], query=True))[0]
 
     async def retrieve(self, bank: MemoryBank, query: str, k: int) -> list[MemoryItem]:
         """The best `k` by the method."""

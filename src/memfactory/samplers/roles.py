@@ -127,9 +127,12 @@ class RolloutModels:
         self,
         models: Mapping[str, ChatModel],
         progress: Callable[[int, int, str | None], None] | None = None,
+        seed_parts: Sequence[object] | None = None,
     ) -> None:
+        """`seed_parts` are what the agent's own draws depend on; None where it shall not draw (greedy rollouts)."""
         self._models = dict(models)
         self._progress = progress
+        self._seed_parts = None if seed_parts is None else tuple(seed_parts)
 
     def __getitem__(self, role: str) -> ChatModel:
         """The model that plays `role`. Raises `BadInput` naming the roles there are."""
@@ -140,6 +143,10 @@ class RolloutModels:
                 f"no model plays the role '{role}'; roles: {known}{did_you_mean(role, self._models)}"
             )
         return found
+
+    def seed(self, name: str) -> int | None:
+        """The rollout's seed for the agent's draws under `name`; None in a greedy rollout."""
+        return None if self._seed_parts is None else derive_seed(*self._seed_parts, "agent", name)
 
     def report(self, done: int, total: int, memory: str | None = None) -> None:
         """Pass progress on to whoever watches."""

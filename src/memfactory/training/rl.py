@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memfactory.agents.components import ComponentLearner
 from memfactory.algorithms.objective import AdvantageMethod
 from memfactory.core.errors import ServiceError
 from memfactory.core.ranks import ALONE, Ranks
@@ -14,6 +15,7 @@ from memfactory.data.sampling import TaskOrder
 from memfactory.environments.base import Environment
 from memfactory.evaluation.runner import SetResult
 from memfactory.learners.base import Learner
+from memfactory.learners.none import NoLearner
 from memfactory.rollouts.collect import Collector
 from memfactory.samplers.base import Sampler
 from memfactory.samplers.sync import sync_and_check
@@ -57,7 +59,9 @@ class RolloutSource:
         parity_prompts: Sequence[Sequence[int]],
         evaluate: Callable[[str], Mapping[str, SetResult]],
         ranks: Ranks = ALONE,
+        components: Mapping[str, ComponentLearner] | None = None,
     ) -> None:
+        """`components` are parts of the agent that learn by themselves, from the rollouts of each step."""
         self.settings = settings
         self.environment = environment
         self.collector = collector
@@ -66,6 +70,7 @@ class RolloutSource:
         self.parity_prompts = parity_prompts
         self.evaluate_sets = evaluate
         self.ranks = ranks
+        self.components = dict(components or {})
 
     def rows(self, step: int, position: int) -> Batch:
         """Collect groups for the tasks at `position`, give credit, make rows.
@@ -89,15 +94,20 @@ class RolloutSource:
             )
         if credit.failed_rollouts + credit.unjudged_rollouts == len(credit.rollouts):
             raise ServiceError(self._unjudged(credit.rollouts, step))
+        metrics = rollout_metrics(credit, self.environment.rubric)
+        for component in self.components.values():
+            metrics |= component.update(credit.rollouts)
         return Batch(
             rows=credit.rows,
             position=position,
-            metrics=rollout_metrics(credit, self.environment.rubric),
+            metrics=metrics,
             records=self._records(groups, credit),
         )
 
     def sync(self, learner: Learner, version: int) -> Mapping[str, float]:
         """Load the learner's weights into the sampler; raise `ParityError` when they disagree after."""
+        if isinstance(learner, NoLearner):
+            return {}
         return sync_and_check(
             self.sampler,
             learner,

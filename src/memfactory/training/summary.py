@@ -24,11 +24,16 @@ def summarise(run: RunFolder, *, metric: str, seconds: float, seed: int) -> dict
         label: {name: result["operations"] for name, result in sets.items() if result.get("operations")}
         for label, sets in (("before", before), ("after", after))
     }
+    rewards = {
+        label: {name: found for name, result in sets.items() if len(found := _rewards(result)) > 1}
+        for label, sets in (("before", before), ("after", after))
+    }
     return {
         "metric": metric,
         "before": _scores(before, metric),
         "after": _scores(after, metric),
         **({"operations": operations} if operations["before"] or operations["after"] else {}),
+        **({"rewards": rewards} if rewards["before"] or rewards["after"] else {}),
         "seconds": round(seconds, 1),
         "seed": seed,
         "steps": max((record["step"] for record in run.metrics()), default=0),
@@ -61,16 +66,26 @@ def _evaluation(run: RunFolder, label: str) -> dict[str, Any]:
     return sets
 
 
+def _rewards(result: Mapping[str, Any]) -> dict[str, float]:
+    """Means of the reward components of a set; those that could not be judged are left out."""
+    found = {name: score.get("mean") for name, score in (result.get("rewards") or {}).items()}
+    return {name: round(mean, 4) for name, mean in found.items() if mean is not None}
+
+
 def _scores(sets: Mapping[str, Any], metric: str) -> dict[str, float]:
     return {name: round(result["scores"][metric], 4) for name, result in sets.items()}
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """The metric by set, then the share of each operation on the bank by set, where there is one."""
+    """The metric by set, then reward components (if there are several) and the share of each operation on the bank."""
     rows = [
         _row(name, summary["before"].get(name), summary["after"].get(name))
         for name in summary["after"] or summary["before"]
     ]
+    parts = summary.get("rewards", {"before": {}, "after": {}})
+    for name in parts["after"] or parts["before"]:
+        old, new = parts["before"].get(name, {}), parts["after"].get(name, {})
+        rows += [_row(f"{name}: reward {part}", old.get(part), new.get(part)) for part in {**old, **new}]
     mixes = summary.get("operations", {"before": {}, "after": {}})
     for name in mixes["after"] or mixes["before"]:
         old, new = mixes["before"].get(name, {}), mixes["after"].get(name, {})
@@ -156,6 +171,10 @@ def _example(run: RunFolder, metric: str) -> str:
 
 def _example_text(was: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     lines = [f"Question: {new['question']}", f"Gold answer: {' or '.join(new['golds'])}"]
+    if was["memories"] and was["memories"] == new["memories"]:  # what was learned is how to use it
+        lines.append(f"Memory, the same before and after: {was['memories'][-1].replace(chr(10), ' | ')}")
+        lines += [f"Answer before training: {was['reply']}", f"Answer after training: {new['reply']}"]
+        return "\n".join(lines)
     for label, prediction in (("before", was), ("after", new)):
         lines.append(f"Memory {label} training:")
         for number, memory in enumerate(prediction["memories"], start=1):

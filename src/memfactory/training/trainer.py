@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from memfactory.agents.components import ComponentLearner, load_components, save_components
 from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput
 from memfactory.core.files import new_folder, write_json
@@ -95,6 +96,8 @@ class Trainer:
     run: RunFolder
     view: View
     track: Callable[[Mapping[str, Any]], None] = lambda record: None
+    components: Mapping[str, ComponentLearner] = field(default_factory=dict)
+    """Parts of the agent that learn by themselves; the source lets them, the trainer saves them."""
     state: TrainState = field(default_factory=TrainState)
     started: float = field(default_factory=time.monotonic)
     """When the program's work on this run began, by time.monotonic()."""
@@ -243,6 +246,7 @@ class Trainer:
             self.learner.save_state(folder / "learner")
             self.learner.save_policy(folder / "policy")
             if self.ranks.first:
+                save_components(self.components, folder / "components")
                 write_json(folder / "trainer.json", {"format": STATE_FORMAT, **vars(self.state)})
                 if self.ahead is not None:
                     save_batch(folder / _AHEAD, self.ahead)
@@ -266,6 +270,7 @@ class Trainer:
             _, folder = checkpoints[-1]
             self.state = _read_state(folder / "trainer.json")
             self.learner.load_state(folder / "learner")
+            load_components(self.components, folder / "components")
             if self.schedule.max_staleness and self.state.step < self.schedule.steps:
                 self.ahead = load_batch(folder / _AHEAD)
             if self.ranks.first:
@@ -285,6 +290,8 @@ class Trainer:
         if not self.ranks.broadcast(self.run.final_path.exists()):
             with self._written(lambda: new_folder(self.run.final_path)) as folder:
                 self.learner.save_policy(folder)
+                if self.ranks.first:
+                    save_components(self.components, folder / "components")
 
 
 def _read_state(path: Path) -> TrainState:

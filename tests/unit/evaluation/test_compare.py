@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from memfactory.core.errors import BadInput
-from memfactory.core.types import Task
+from memfactory.core.types import Task, Verdict
 from memfactory.evaluation.compare import compare_runs, differences_table, read_run
 from memfactory.evaluation.cost import Cost
 from memfactory.evaluation.predictions import finish, score
@@ -31,15 +31,33 @@ def entry(
     agent: str = "a",
     text: str = "text",
     metrics: Sequence[str] = ("exact_match", "f1"),
+    judged: str = "",
+    judge: str = "gpt-x",
 ) -> Entry:
-    """A result with one task for each character of `right`: `1` is answered right, `0` wrong."""
+    """A result with one task for each character of `right`: `1` is answered right, `0` wrong.
+
+    `judged` is the same as the judge sees it; there `?` is unjudged, and `x` is a rollout that failed.
+    """
     predictions = []
     for number, mark in enumerate(right):
         task = Task(f"t{number}", "Who?", text, ("gold",))
         finished = replace(finish(rollout("gold" if mark == "1" else "no")), seconds=0.0)
+        if judged:
+            finished = replace(finished, **seen(judged[number], judge))
         predictions.append(score(task, 0, finished, metrics))
     result = summarise_set(set_name, predictions, repeats=1, metrics=metrics, cost=COST)
     return Entry("id", "recipe", model, agent, benchmark, result)
+
+
+def seen(mark: str, judge: str) -> dict[str, Any]:
+    """The fields of a finished rollout that tell what the judge made of it."""
+    if mark == "x":
+        return {"error": "too long", "verdicts": {}, "rewards": {}}
+    value = None if mark == "?" else float(mark)
+    return {
+        "verdicts": {"judge": Verdict(judge, value, "said")},
+        "rewards": {} if value is None else {"judge": value},
+    }
 
 
 @pytest.fixture
@@ -154,3 +172,37 @@ def test_tables_are_markdown_with_a_mean_over_several_sets() -> None:
     assert len({len(line) for line in lines[2:]}) == 1, "columns line up"
     assert "1.00" in cost_table(entries)
     assert group_tables(entries) == ""
+
+
+def test_judges_are_compared_on_what_both_could_judge(written: Any) -> None:
+    before = read_run(written(entry("000000", judged="0?01x0")))
+    after = read_run(written(entry("000000", agent="b", judged="11?1x1")))
+    [_, _, found] = compare_runs(before, after)
+    # Both judged tasks 0, 3 and 5; task 4 failed in both, and counts as wrong.
+    assert (found.metric, found.paired.tasks) == ("judge by gpt-x", 4)
+    assert (found.before, found.after, found.paired.difference) == (1 / 4, 3 / 4, 2 / 4)
+    assert "judge by gpt-x" in differences_table([found], before, after)
+
+
+def test_two_judges_are_both_named(written: Any) -> None:
+    runs = [read_run(written(entry("01", judged="01", judge=judge))) for judge in ("gpt-x", "gpt-y")]
+    assert [d.metric for d in compare_runs(*runs)][2] == "judge by gpt-x / gpt-y"
+
+
+def test_a_judge_that_only_one_asked_or_that_judged_no_common_task_is_no_row(written: Any) -> None:
+    asked = read_run(written(entry("01", judged="?1")))
+    for other in (entry("01"), entry("01", judged="1?")):
+        assert [d.metric for d in compare_runs(asked, read_run(written(other)))] == ["exact_match", "f1"]
+
+
+def test_a_judge_has_a_column_for_its_score_and_one_for_what_it_could_not_judge() -> None:
+    def cells(table: str) -> list[dict[str, str]]:
+        lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines()[2:]]
+        return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+    entries = [entry("0000", judged="1?1x"), entry("00", set_name="none", judged="?x"), entry("1", agent="b")]
+    some, none, mean, unasked = cells(score_tables(entries))
+    assert (some["judge"].split(" [")[0], some["judge unjudged"]) == ("66.7", "1")
+    assert (none["judge"], none["judge unjudged"]) == ("–", "1"), "a failed rollout alone makes no score"
+    assert (mean["judge"], mean["judge unjudged"]) == ("–", "")
+    assert (unasked["judge"], unasked["judge unjudged"]) == ("–", "–")
