@@ -203,6 +203,8 @@ TABLE: dict[str, Callable[[str], None]] = {
     # several ranks; tests/integration/test_train_ranks.py runs them
     "memfactory train memagent --nproc 2": plan,
     "memfactory train memagent --nproc 2 learner=deepspeed learner.zero_stage=3": plan,
+    "memfactory train memagent sampler=vllm_server sampler.servers=2": plan,
+    "memfactory train memagent sampler=vllm_server trainer.max_staleness=1 algorithm.tis_cap=2": plan,
     **{
         f"memfactory train gpu/memagent_qwen2.5_7b --nproc 8 --nnodes 2 --node-rank {rank} --master-addr node1 "
         "--master-port 29500": config

@@ -67,7 +67,7 @@ def test_a_stale_tied_output_layer_is_found_out(
     learner.perturb(seed=5)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "_repack_tied_head", lambda model: None)
+            patch.setattr(engine, "repack_tied_head", lambda model: None)
             with pytest.raises(ParityError):
                 sync_and_check(vllm_sampler, learner, prompts[:6], THRESHOLD, version=1)
         sync_and_check(vllm_sampler, learner, prompts[:6], THRESHOLD, version=1)

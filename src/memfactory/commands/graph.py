@@ -103,6 +103,11 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
                 limit = {} if config.max_model_len is None else {"max_model_len": config.max_model_len}
                 sampler = build_component("sampler", server_spec(config), **limit)
             elif role in own:
+                if config.sampler is None and schema.sampler.get("urls"):
+                    raise recipe.error(
+                        f"roles.{role}.sampler",
+                        "the policy's servers follow the policy; this role needs its own",
+                    )
                 sampler = _start(recipe, config.sampler or shared, policy.frozen[role], ranks)
             cast.others[role] = Player(
                 sampler,

@@ -57,6 +57,16 @@ _FREE_KEYS = (
     "learner.offload_optimizer",
     "learner.offload_param",
     "learner.config_file",
+    # Where rollouts are made, and by how many servers, does not change what is drawn.
+    "sampler.urls",
+    "sampler.servers",
+    "sampler.devices",
+    "sampler.cores",
+    "sampler.transfer",
+    "sampler.weights_dir",
+    "sampler.master_address",
+    "sampler.timeout_s",
+    "sampler.wait_s",
 )
 
 
@@ -155,6 +165,7 @@ def _trainer(
             eval_every=settings.eval_every,
             eval_before=settings.eval_before,
             eval_after=settings.eval_after,
+            max_staleness=settings.max_staleness,
         ),
         run=run,
         view=view,
@@ -174,7 +185,9 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
     agent = build_agent(recipe)
     learner = open_learner(recipe, policy, ranks)
     sampler = open_sampler(recipe, policy, training=True, ranks=ranks)
-    collector = make_collector(recipe, policy, sampler, agent, environment, training=True, ranks=ranks)
+    # Rollouts beside an update exchange what they made while the update's ranks talk too.
+    apart = ranks.apart() if schema.trainer.max_staleness else ranks
+    collector = make_collector(recipe, policy, sampler, agent, environment, training=True, ranks=apart)
     evaluator = make_collector(recipe, policy, sampler, agent, environment, training=False, ranks=ranks)
 
     def evaluate(label: str) -> Mapping[str, SetResult]:

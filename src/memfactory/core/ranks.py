@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import chain, zip_longest
 from typing import Any, TypeVar
@@ -68,6 +68,14 @@ class Ranks:
         os.environ.setdefault("LOCAL_RANK", str(self.local_rank))  # it asks for that too
         if not dist.is_initialized():
             dist.init_process_group(_backend(), store=dist.HashStore(), rank=0, world_size=1)
+
+    def apart(self) -> Ranks:
+        """The same ranks with a group of their own, for a thread that talks while another does; all ranks call it."""
+        if self.world == 1:
+            return self
+        import torch.distributed as dist
+
+        return replace(self, group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
 
     def share(self, items: Sequence[T]) -> list[T]:
         """The items of this rank: every `world`-th, so that neighbours go to different ranks."""

@@ -18,6 +18,7 @@ ENTRY_POINT_GROUP = "memfactory.plugins"
 #: Modules that register components when imported; all of them are cheap to import.
 BUILTIN = (
     "memfactory.samplers.vllm",
+    "memfactory.samplers.vllm_server",
     "memfactory.samplers.hf",
     "memfactory.samplers.openai",
     "memfactory.samplers.scripted",

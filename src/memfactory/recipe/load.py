@@ -105,6 +105,16 @@ def _check_complete(recipe: Recipe, command: Command | None) -> None:
         raise recipe.error("data.eval", "no held-out tasks to score; choose a data group (data=...)")
     if command in ("train", "eval") and schema.stage == "rl" and not schema.reward:
         raise recipe.error("reward", "no reward to score with; choose a reward group (reward=...)")
+    if command == "train" and schema.trainer.max_staleness:
+        if schema.stage != "rl":
+            raise recipe.error(
+                "trainer.max_staleness", "stage 'sft' has no rollouts that could be stale; set 0"
+            )
+        if schema.algorithm.tis_cap is None:
+            raise recipe.error(
+                "trainer.max_staleness",
+                "rollouts of older weights must be weighed; set algorithm.tis_cap (2 is usual)",
+            )
 
 
 def _below(prefixes: tuple[str, ...]) -> Callable[[str], bool]:

@@ -152,7 +152,9 @@ class TrainerConfig:
 
     A checkpoint is saved every `save_every` steps, the newest `keep_last` stay. At least `log_rollouts`
     rollouts a step are written as text, in whole groups. The run stops when log-probs of sampler and
-    learner differ by more than `parity_threshold`. `eval_every` 0 is never.
+    learner differ by more than `parity_threshold`. `eval_every` 0 is never. With
+    `max_staleness` 1 the rollouts of a step are made by the weights before the last update, while that update runs
+    (`algorithm.tis_cap` weighs them).
     """
 
     steps: AtLeastOne = 100
@@ -164,6 +166,7 @@ class TrainerConfig:
     eval_before: bool = False
     eval_after: bool = True
     eval_every: Count = 0
+    max_staleness: Annotated[int, Bounds(0, 1)] = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from memfactory.core.types import Completion, SamplingRequest
@@ -47,3 +47,15 @@ class Sampler(Protocol):
     def close(self) -> None:
         """Free the engine; idempotent."""
         ...
+
+
+def engines_of(sampler: Sampler) -> Sequence[Sampler]:
+    """Each engine behind a sampler that has several (it tells by a method `engines`), else the sampler itself."""
+    engines = getattr(sampler, "engines", None)
+    return (sampler,) if engines is None else engines()
+
+
+def figures_of(sampler: Sampler) -> Mapping[str, float]:
+    """Figures that a sampler keeps about itself (a method `figures`); most have none."""
+    figures = getattr(sampler, "figures", None)
+    return {} if figures is None else figures()

@@ -11,7 +11,7 @@ from memfactory.core.errors import BadInput, TaskError, did_you_mean
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, Completion, Message, SamplingParams, SamplingRequest
 from memfactory.models.text import Codec
-from memfactory.samplers.base import Sampler
+from memfactory.samplers.base import Sampler, engines_of, figures_of
 
 if TYPE_CHECKING:
     import torch
@@ -192,6 +192,14 @@ class Cast:
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Give the policy new weights; see `Sampler.load_weights`."""
         self.policy.load_weights(named_tensors, version)
+
+    def engines(self) -> Sequence[Sampler]:
+        """The policy's engines; see `engines_of`."""
+        return engines_of(self.policy)
+
+    def figures(self) -> Mapping[str, float]:
+        """Those of the policy's sampler; see `figures_of`."""
+        return figures_of(self.policy)
 
     def close(self) -> None:
         """Free all engines, each once; idempotent."""

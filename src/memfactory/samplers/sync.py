@@ -10,7 +10,7 @@ from memfactory.core.errors import BadInput, ParityError
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
 from memfactory.learners.base import Learner
-from memfactory.samplers.base import Sampler
+from memfactory.samplers.base import Sampler, engines_of, figures_of
 
 #: Tokens drawn per prompt for the check.
 CHECK_TOKENS = 8
@@ -36,6 +36,7 @@ def sync_and_check(
     return {
         "sync/seconds": seconds,
         **check_parity(sampler, learner, prompts, threshold, tokens, ranks),
+        **figures_of(sampler),
     }
 
 
@@ -51,17 +52,21 @@ def check_parity(
 
     `threshold` bounds the largest absolute difference in nats: about 1e-3 in float32, 0.1 in bfloat16.
     Returns `sync/parity_max`, `sync/parity_mean` (nats) and `sync/parity_seconds`. Raises `ParityError`
-    over the threshold or for a log-probability that is no number, `BadInput` without prompts. Figures are of the
-    samplers of all ranks; the worst of them decides, on every rank.
+    over the threshold or for a log-probability that is no number, `BadInput` without prompts. Every engine of a
+    sampler is asked. Figures are of the samplers of all ranks; the worst of them decides, on every rank.
     """
     if not prompts:
         raise BadInput("the parity check needs at least one prompt")
     start = time.perf_counter()
     params = SamplingParams(temperature=0.0, max_tokens=tokens)
     requests = [SamplingRequest(tuple(ids), params, seed=0, label="parity check") for ids in prompts]
-    completions = asyncio.run(_sample_all(sampler, requests))
-    rows = [_row(number, r, c) for number, (r, c) in enumerate(zip(requests, completions, strict=True))]
-    theirs = learner.logprobs(rows)
+    engines = engines_of(sampler)
+    completions = asyncio.run(_sample_all(engines, requests))
+    rows = [
+        _row(number, request, completion)
+        for number, (request, completion) in enumerate(zip(requests * len(engines), completions, strict=True))
+    ]
+    theirs = _score(learner, rows)
     by_rank = ranks.gather(
         [
             abs(a - b)
@@ -88,8 +93,21 @@ def check_parity(
     }
 
 
-async def _sample_all(sampler: Sampler, requests: Sequence[SamplingRequest]) -> list[Completion]:
-    return await asyncio.gather(*(sampler.sample(request) for request in requests))
+async def _sample_all(engines: Sequence[Sampler], requests: Sequence[SamplingRequest]) -> list[Completion]:
+    return await asyncio.gather(*(engine.sample(request) for engine in engines for request in requests))
+
+
+def _score(learner: Learner, rows: Sequence[Row]) -> list[list[float]]:
+    """The learner's log-probabilities of each row; what several engines drew alike is scored once."""
+    numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    different = []
+    for row in rows:
+        key = (row.prompt_ids, row.completion_ids)
+        if key not in numbers:
+            numbers[key] = len(different)
+            different.append(row)
+    scored = learner.logprobs(different)
+    return [scored[numbers[row.prompt_ids, row.completion_ids]] for row in rows]
 
 
 def _row(number: int, request: SamplingRequest, completion: Completion) -> Row:

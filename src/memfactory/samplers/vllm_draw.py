@@ -1,4 +1,4 @@
-"""Our way of drawing tokens, as a vLLM logits processor."""
+"""Our way of drawing tokens, as a vLLM logits processor; and what reloaded weights need on a CPU."""
 
 from __future__ import annotations
 
@@ -72,3 +72,16 @@ def _state(
         return None
     temperature, top_p, top_k, seed = packed
     return SamplingParams(temperature, top_p, top_k), seed, output_ids
+
+
+def repack_tied_head(model: Any) -> None:
+    """Give a tied output layer its new weights.
+
+    On a CPU the output layer keeps a packed copy; with tied embeddings a reload renews the embedding
+    but not the copy, and log-probabilities are those of the old weights with only a warning in the log.
+    """
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    head = getattr(model, "lm_head", None)
+    if head is not None and getattr(head, "weight", None) is not None and head.weight.ndim == 2:
+        dispatch_cpu_unquantized_gemm(head, remove_weight=False)

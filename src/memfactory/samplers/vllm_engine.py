@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memfactory.core.compat import let_modules_be_scanned, prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, SamplingRequest
-from memfactory.samplers.vllm_draw import pack
+from memfactory.samplers.vllm_draw import pack, repack_tied_head
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +129,7 @@ class VllmEngine:
             # `model.load_weights` called directly fails on a CPU, where weights are packed at start.
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": detached})
             if self._on_cpu:
-                self._llm.apply_model(_repack_tied_head)
+                self._llm.apply_model(repack_tied_head)
         except Exception as error:
             raise ServiceError(f"vLLM cannot take over the weights: {_reason(error)}") from error
         if not self._llm.reset_prefix_cache():
@@ -150,19 +150,6 @@ class VllmEngine:
             self._llm = None
             gc.unfreeze()
             gc.collect()
-
-
-def _repack_tied_head(model: Any) -> None:
-    """Give a tied output layer its new weights.
-
-    On a CPU the output layer keeps a packed copy; with tied embeddings a reload renews the embedding
-    but not the copy, and log-probabilities are those of the old weights with only a warning in the log.
-    """
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-
-    head = getattr(model, "lm_head", None)
-    if head is not None and getattr(head, "weight", None) is not None and head.weight.ndim == 2:
-        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +16,15 @@ from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput
 from memfactory.core.files import new_folder, write_json
 from memfactory.core.ranks import ALONE, Ranks
-from memfactory.core.types import Row
 from memfactory.learners.base import Learner
+from memfactory.training.ahead import Background, Collected, load_batch, save_batch, timed
+from memfactory.training.ahead import Batch as Batch  # sources of rows look for it here
 from memfactory.training.interrupt import StopRequest
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.trackers.base import held_out_scores
 
 STATE_FORMAT = 1
+_AHEAD = "ahead.json"
 
 
 @dataclass
@@ -34,16 +36,6 @@ class TrainState:
     """How many tasks (or traces) were taken from the data so far."""
     seconds: float = 0.0
     """Wall-clock seconds spent on this run, over all its starts."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The rows of one step, the next data position, figures, and readable rollouts to keep."""
-
-    rows: Sequence[Row]
-    position: int
-    metrics: Mapping[str, float]
-    records: Sequence[Mapping[str, Any]] = ()
 
 
 class RowSource(Protocol):
@@ -68,7 +60,10 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train and how often to save and evaluate (0: never in between)."""
+    """How long to train and how often to save and evaluate (0: never in between).
+
+    With `max_staleness` 1 the rows of the next step are made while the learner works on this one (see `ahead`).
+    """
 
     steps: int
     save_every: int = 10
@@ -76,6 +71,7 @@ class Schedule:
     eval_every: int = 0
     eval_before: bool = True
     eval_after: bool = True
+    max_staleness: int = 0
 
 
 class View(Protocol):
@@ -106,6 +102,8 @@ class Trainer:
     started: float = field(default_factory=time.monotonic)
     """When the program's work on this run began, by time.monotonic()."""
     ranks: Ranks = ALONE
+    ahead: Batch | None = None
+    """The rows of the next step, if they are made ahead and there already."""
 
     def train(self) -> int:
         """Train to the end, or to the first signal. Returns the exit code (0, 130 or 143)."""
@@ -137,15 +135,59 @@ class Trainer:
 
     def step(self) -> dict[str, Any]:
         """One step: rows, update, weights back to the sampler. Returns the metrics record."""
+        return self._step_ahead() if self.schedule.max_staleness else self._step_in_turn()
+
+    def _step_in_turn(self) -> dict[str, Any]:
         clock = time.perf_counter
         start = clock()
-        batch = self.source.rows(self.state.step, self.state.position)
-        collected = clock()
+        collected = timed(lambda: self.source.rows(self.state.step, self.state.position))
+        batch = collected.batch
+        before = clock()
         update = self.learner.update(batch.rows, self.objective) if batch.rows else {}
         updated = clock()
         # Also without an update: it empties the sampler's caches, which a resumed run does not have.
         sync = self.source.sync(self.learner, self.state.step + 1)
         synced = clock()
+        seconds = {"update": updated - before, "sync": synced - updated, "step": synced - start}
+        return self._step_done(batch, collected, update, sync, seconds)
+
+    def _step_ahead(self) -> dict[str, Any]:
+        """A step whose rows are there (but for the first): the next step's are made beside the update."""
+        clock = time.perf_counter
+        step = self.state.step
+        start = clock()
+        # The very first batch has nothing to run beside.
+        batch = self.ahead if self.ahead is not None else self.source.rows(step, self.state.position)
+        begun = clock()
+        # Step k+1 draws from the weights before update k: the learner's as they are now, and nobody changes them yet.
+        sync = self.source.sync(self.learner, step)
+        synced = clock()
+        following = batch.position
+        background = None
+        if step + 1 < self.schedule.steps:
+            background = Background(lambda: self.source.rows(step + 1, following))
+        update = self.learner.update(batch.rows, self.objective) if batch.rows else {}
+        updated = clock()
+        collected = background.result() if background is not None else None
+        end = clock()
+        self.ahead = collected.batch if collected is not None else None
+        seconds = {
+            "update": updated - synced,
+            "sync": synced - begun,
+            "wait": end - updated,
+            "step": end - start,
+        }
+        return self._step_done(batch, collected, update, sync, seconds)
+
+    def _step_done(
+        self,
+        batch: Batch,
+        collected: Collected | None,
+        update: Mapping[str, float],
+        sync: Mapping[str, float],
+        seconds: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """Count the step, write its rollouts; its record tells of the rollouts that were `collected` meanwhile."""
         self.state.step += 1
         self.state.position = batch.position
         if batch.records and self.ranks.first:
@@ -156,14 +198,13 @@ class Trainer:
             **update,
             **sync,
             "rows": len(batch.rows),
-            "seconds/collect": collected - start,
-            "seconds/update": updated - collected,
-            "seconds/sync": synced - updated,
-            "seconds/step": synced - start,
+            **({"seconds/collect": collected.seconds} if collected is not None else {}),
+            **{f"seconds/{name}": value for name, value in seconds.items()},
         }
-        completion = batch.metrics.get("tokens/completion", 0.0)
-        record["tokens_per_second/collect"] = completion / max(collected - start, 1e-9)
-        record["tokens_per_second/update"] = update.get("tokens", 0.0) / max(updated - collected, 1e-9)
+        if collected is not None:
+            completion = collected.batch.metrics.get("tokens/completion", 0.0)
+            record["tokens_per_second/collect"] = completion / max(collected.seconds, 1e-9)
+        record["tokens_per_second/update"] = update.get("tokens", 0.0) / max(seconds["update"], 1e-9)
         return {key: _finite(value) for key, value in record.items()}
 
     def _after_step(self, record: dict[str, Any], last: bool) -> None:
@@ -187,6 +228,10 @@ class Trainer:
         """
         path = self.run.path / "evaluation" / f"{label}.json"
         if not self.ranks.broadcast(path.exists()):
+            if self.schedule.max_staleness:
+                self.source.sync(
+                    self.learner, version
+                )  # the sampler still has the weights before the last update
             scores = self.source.evaluate(label, self.learner)
             self.source.sync(self.learner, version)
             if self.ranks.first:
@@ -203,6 +248,8 @@ class Trainer:
             if self.ranks.first:
                 save_components(self.components, folder / "components")
                 write_json(folder / "trainer.json", {"format": STATE_FORMAT, **vars(self.state)})
+                if self.ahead is not None:
+                    save_batch(folder / _AHEAD, self.ahead)
         if self.ranks.first:
             self.run.keep_last(self.schedule.keep_last)
         self.ranks.barrier()  # nobody goes on, or away, before the checkpoint is on the disk
@@ -224,6 +271,8 @@ class Trainer:
             self.state = _read_state(folder / "trainer.json")
             self.learner.load_state(folder / "learner")
             load_components(self.components, folder / "components")
+            if self.schedule.max_staleness and self.state.step < self.schedule.steps:
+                self.ahead = load_batch(folder / _AHEAD)
             if self.ranks.first:
                 self.run.keep_last(self.schedule.keep_last)  # a kill may have come between saving and this
             self.view.say(f"resuming after step {self.state.step} of {self.schedule.steps}")

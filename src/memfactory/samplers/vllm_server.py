@@ -1,0 +1,270 @@
+"""The sampler `vllm_server`: one or more `vllm serve` processes, the user's or the run's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memfactory.core.ranks import ALONE, Ranks
+from memfactory.core.registry import register
+from memfactory.core.types import Completion, SamplingRequest
+from memfactory.samplers.base import SHARED, Sampler
+from memfactory.samplers.checks import check_request
+from memfactory.samplers.managed_server import HeldWeights, ManagedServer, require_context
+from memfactory.samplers.router import Router
+from memfactory.samplers.serve_command import serve_arguments, serve_environment
+from memfactory.samplers.server_process import ServerProcess
+from memfactory.samplers.vllm_client import VllmClient
+from memfactory.samplers.weight_transfer import GpuTransfer, Transfer, WeightFolder, open_gpu_engine
+
+if TYPE_CHECKING:
+    import torch
+
+    from memfactory.models.text import Codec
+
+
+@dataclass(frozen=True)
+class VllmServerConfig:
+    """Fields of `sampler: {type: vllm_server}`.
+
+    Either `urls` names servers that the user started (docs/scaling.md has the command), or the run starts `servers`
+    of its own and ends them. `devices` (GPU numbers) and `cores` (CPU numbers), one text for each server like `0,1`,
+    say where each runs. Weights go through a folder (`transfer: folder`; `weights_dir` names one that servers on other
+    machines see too) or by vLLM's own `nccl` or `ipc` (not run on a GPU). A server that does not answer within
+    `timeout_s` or fails is waited for, at most `wait_s`; one of the run's own is restarted. `server_args` follow
+    `vllm serve`. The other fields are those of the sampler `vllm`.
+    """
+
+    urls: tuple[str, ...] = ()
+    servers: int = 0
+    devices: tuple[str, ...] = ()
+    cores: tuple[str, ...] = ()
+    transfer: Transfer = "folder"
+    weights_dir: str | None = None
+    master_address: str | None = None
+    timeout_s: float = 600.0
+    wait_s: float = 600.0
+    api_key_env: str = "VLLM_API_KEY"
+    server_args: tuple[str, ...] = ()
+    kv_cache_gb: float = field(default=1.0, metadata=SHARED)
+    gpu_memory_utilization: float = field(default=0.9, metadata=SHARED)
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int | None = None
+    enforce_eager: bool | None = None
+    prefix_caching: bool = True
+    tensor_parallel_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.servers < 0 or bool(self.urls) == bool(self.servers):
+            raise ValueError("give either urls of running servers, or servers (a number) to start")
+        for name, given in (("devices", self.devices), ("cores", self.cores)):
+            if given and len(given) != self.servers:
+                raise ValueError(f"{name} has {len(given)} entries for {self.servers} servers; one for each")
+        if self.timeout_s <= 0 or self.wait_s <= 0:
+            raise ValueError("timeout_s and wait_s must be positive")
+
+
+@register("sampler", "vllm_server", config=VllmServerConfig)
+class VllmServerSampler:
+    """Requests go to the server with the least to do, weights to all of them."""
+
+    def __init__(
+        self,
+        urls: Sequence[str] = (),
+        servers: int = 0,
+        devices: Sequence[str] = (),
+        cores: Sequence[str] = (),
+        transfer: Transfer = "folder",
+        weights_dir: str | None = None,
+        master_address: str | None = None,
+        timeout_s: float = 600.0,
+        wait_s: float = 600.0,
+        api_key_env: str = "VLLM_API_KEY",
+        server_args: Sequence[str] = (),
+        kv_cache_gb: float = 1.0,
+        gpu_memory_utilization: float = 0.9,
+        max_num_seqs: int = 256,
+        max_num_batched_tokens: int | None = None,
+        enforce_eager: bool | None = None,
+        prefix_caching: bool = True,
+        tensor_parallel_size: int = 1,
+        *,
+        model_folder: Path,
+        codec: Codec,
+        max_model_len: int,
+        dtype: str = "float32",
+        seed: int = 0,
+        trust_remote_code: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """Start the servers, if they are to be the run's own, and wait until all of them answer.
+
+        Rank 0 starts servers and sends weights; all ranks use them. Raises `BadInput` for servers that were not
+        started as they must be, `ServiceError` for those that do not answer.
+        """
+        self.max_model_len = max_model_len
+        self._ranks = ranks
+        self._held = HeldWeights()
+        self._sent = 0
+        self._nonce = ranks.broadcast(uuid.uuid4().hex[:8])
+        self._own_folder: Path | None = None
+        processes: list[ServerProcess | None] = [None] * len(urls)
+        if ranks.first and (servers or (transfer == "folder" and weights_dir is None)):
+            self._own_folder = Path(tempfile.mkdtemp(prefix="memfactory-servers-"))
+        if servers and self._own_folder is not None:
+            arguments = serve_arguments(
+                model_folder,
+                dtype=dtype,
+                max_model_len=max_model_len,
+                seed=seed,
+                trust_remote_code=trust_remote_code,
+                on_gpu=_on_gpu(),
+                kv_cache_gb=kv_cache_gb,
+                gpu_memory_utilization=gpu_memory_utilization,
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=max_num_batched_tokens,
+                enforce_eager=enforce_eager,
+                prefix_caching=prefix_caching,
+                tensor_parallel_size=tensor_parallel_size,
+                transfer=transfer,
+                more=server_args,
+            )
+            # The learner is to have as many threads as a server.
+            threads = max(1, len(os.sched_getaffinity(0)) // (servers + 1))
+            for number in range(servers):
+                environment = serve_environment(
+                    transfer=transfer, threads=threads, devices=devices[number] if devices else None
+                )
+                where = cores[number] if cores else None
+                processes.append(ServerProcess(number, arguments, environment, self._own_folder, where))
+        urls = ranks.broadcast([p.url for p in processes if p is not None] or list(urls))
+        if not ranks.first:
+            processes = [None] * len(urls)
+        key = os.environ.get(api_key_env)
+        self._servers = [
+            ManagedServer(
+                VllmClient(url, timeout_s, key),
+                process,
+                self._held,
+                eos_ids=sorted(codec.eos_ids),
+                wait_s=wait_s,
+                loads_weights=ranks.first,
+            )
+            for url, process in zip(urls, processes, strict=True)
+        ]
+        self._router = Router(self._servers)
+        self._folder: WeightFolder | None = None
+        self._gpu: GpuTransfer | None = None
+        if transfer != "folder":
+            self._gpu = GpuTransfer(transfer, dtype, ranks, open_gpu_engine(transfer, ranks, master_address))
+        elif ranks.first:
+            place = Path(weights_dir) if weights_dir else self._own_folder
+            assert place is not None
+            self._folder = WeightFolder(place.absolute(), dtype)
+        try:
+            facts = self._router.each(lambda number: self._servers[number].open())
+            for server, found in zip(self._servers, facts, strict=True):
+                require_context(server, found, max_model_len)
+        except BaseException:
+            self.close()
+            raise
+        self._vocabulary = min(found.vocabulary for found in facts)
+
+    @property
+    def policy_version(self) -> int:
+        """See `Sampler`."""
+        return self._held.version
+
+    async def sample(self, request: SamplingRequest) -> Completion:
+        """Draw one completion; see `Sampler.sample`. Raises `TaskError` when the request does not fit."""
+        return await self._sample(request, None)
+
+    async def _sample(self, request: SamplingRequest, only: int | None) -> Completion:
+        check_request(request, self.max_model_len, self._vocabulary)
+        return await self._router.submit(request, only)
+
+    def engines(self) -> list[Sampler]:
+        """Each server as a sampler, for the parity check."""
+        return [_OneServer(self, number) for number in range(len(self._servers))]
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Send full weights to all servers; those that are down are had back first.
+
+        All ranks call it: iterating the tensors may take all of them. Raises `RuntimeError` while requests are
+        running, `ServiceError` when a server cannot take them.
+        """
+        if not self._router.idle:
+            raise RuntimeError("weights cannot change while requests are running")
+        # Never the same twice: the same version sent again must empty the servers' caches too.
+        self._sent += 1
+        name = f"{self._nonce}-{version}.{self._sent}"
+        if self._gpu is not None:
+            self._held.name = None  # until they are sent, nothing is expected of a server that was restarted
+            self._router.refresh()
+            self._gpu.send(named_tensors, [server.client for server in self._servers], name)
+            if self._ranks.first:
+                self._router.each(lambda number: self._servers[number].client.forget_prefixes())
+            self._held.name, self._held.version = name, version
+        elif self._folder is not None:
+            self._held.folder = self._folder.write(named_tensors, name)
+            self._held.name, self._held.version = name, version
+            self._router.refresh()
+            self._folder.keep_only(self._held.folder)
+        else:
+            for _ in named_tensors:
+                pass  # only to take part in gathering them
+        self._ranks.barrier()
+        if not self._ranks.first:
+            self._held.name, self._held.version = name, version
+
+    def figures(self) -> dict[str, float]:
+        """`servers/retries` and `servers/recoveries`: how often requests were asked again, and servers had back."""
+        return {
+            "servers/retries": float(self._router.retries),
+            "servers/recoveries": float(self._router.recoveries),
+        }
+
+    def close(self) -> None:
+        """End the servers that are the run's own; idempotent."""
+        for server in self._servers:
+            server.close()
+        self._router.close()
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)
+
+
+class _OneServer:
+    """One of the servers, as a sampler that only samples."""
+
+    def __init__(self, whole: VllmServerSampler, number: int) -> None:
+        self._whole = whole
+        self._number = number
+        self.max_model_len = whole.max_model_len
+
+    @property
+    def policy_version(self) -> int:
+        """See `Sampler`."""
+        return self._whole.policy_version
+
+    async def sample(self, request: SamplingRequest) -> Completion:
+        """Draw one completion on this server; see `Sampler.sample`."""
+        return await self._whole._sample(request, self._number)
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Not for one server alone."""
+        raise RuntimeError("weights go to all servers together")
+
+    def close(self) -> None:
+        """The servers belong to the whole."""
+
+
+def _on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
