@@ -132,7 +132,8 @@ def head_bytes(shape: ModelShape, layout: LearnerLayout) -> float:
     """
     tokens = max(layout.micro_batch_tokens, layout.longest)
     chunk = min(_CHUNK_BYTES, 4 * tokens * shape.vocabulary) * _CHUNK_COPIES
-    embedding = 0.0 if layout.lora_rank > 0 else 2.0 * 4 * shape.vocabulary * shape.hidden
+    value = 2.0 if layout.sharded and layout.dtype == "bfloat16" else 4.0
+    embedding = 0.0 if layout.lora_rank > 0 else 2 * value * shape.vocabulary * shape.hidden
     return chunk + embedding
 
 
