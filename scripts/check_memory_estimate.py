@@ -70,7 +70,8 @@ def measure(model: str, case: str, tokens: int, row: int) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     learner.update(rows, objective)
     measured = status_mib("VmHWM") - before
-    layout = LearnerLayout(micro_batch_tokens=tokens, reference=reference, **settings)
+    scored = (tokens // row) * (row + 1 - row // 2)
+    layout = LearnerLayout(micro_batch_tokens=tokens, scored_tokens=scored, reference=reference, **settings)
     parts = learner_memory(shape, layout)
     return {"measured": measured, "estimate": on_device(parts) / 2**20, **{k: v / 2**20 for k, v in parts.items()}}
 

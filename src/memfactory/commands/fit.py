@@ -87,12 +87,13 @@ class Engines:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of one GPU by purpose, and whether they fit; `engines` None if nobody samples here."""
+    """Bytes of one GPU by purpose; `engines` None if nobody samples here, `written` the recipe's learner."""
 
     gpus: Gpus
     layout: LearnerLayout
     learner: Mapping[str, float]
     engines: Engines | None
+    written: str = "local"
 
     @property
     def total(self) -> float:
@@ -125,7 +126,7 @@ def estimate(recipe: Recipe, gpus: Gpus) -> tuple[ModelShape, Estimate]:
         reference=schema.stage == "rl" and schema.algorithm.kl_coef > 0,
     )
     engines = None if schema.stage == "sft" else _engines(recipe, shape, longest)
-    return shape, Estimate(gpus, layout, learner_memory(shape, layout), engines)
+    return shape, Estimate(gpus, layout, learner_memory(shape, layout), engines, schema.learner["type"])
 
 
 def _engines(recipe: Recipe, shape: ModelShape, longest: int) -> Engines:
@@ -166,6 +167,9 @@ def advice(shape: ModelShape, first: Estimate) -> list[str] | None:
             chosen = rest
     now, shared = _changed(shape, first, [steps[i] for i in chosen])
     words = [steps[i][0] for i in chosen]
+    needs_deepspeed = any("zero_stage" in word or "offload" in word for word in words)
+    if needs_deepspeed and first.written == "local":  # it has no such fields, also where DeepSpeed takes its place
+        words.insert(0, "learner=deepspeed")
     return [*words, *shared]
 
 
@@ -192,11 +196,11 @@ def _changes(first: Estimate) -> list[_Change]:
     if now.sharded and now.dtype == "float32":
         found.append(("learner.dtype=bfloat16", lambda x: replace(x, dtype="bfloat16")))
     if not now.offload_optimizer and now.quantization is None:
-        name = "learner.offload_optimizer=true"
-        if not now.sharded:
-            name = f"learner=deepspeed {name}"
         found.append(
-            (name, lambda x: replace(x, sharded=True, offload_optimizer=True, zero_stage=max(x.zero_stage, 1)))
+            (
+                "learner.offload_optimizer=true",
+                lambda x: replace(x, sharded=True, offload_optimizer=True, zero_stage=max(x.zero_stage, 1)),
+            )
         )
     if not now.lora_rank:
         group = "deepspeed_lora" if now.sharded else "local_lora"

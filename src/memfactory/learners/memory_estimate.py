@@ -21,7 +21,8 @@ class LearnerLayout:
     """What of a recipe decides the learner's memory. `world`: ranks that share the work.
 
     `reference`: a KL term keeps the initial weights. `sharded`: the learner is DeepSpeed. `dtype`, `zero_stage` and
-    the other names are the learner's fields. `longest`: tokens of the longest row; a row is never cut.
+    the other names are the learner's fields. `longest`: tokens of the longest row; a row is never cut. `scored_tokens`: completion
+    tokens of a micro-batch (None: all of it may be).
     """
 
     world: int = 1
@@ -32,6 +33,7 @@ class LearnerLayout:
     dtype: str = "float32"
     micro_batch_tokens: int = 8192
     longest: int = 0
+    scored_tokens: int | None = None
     gradient_checkpointing: bool = False
     lora_rank: int = 0
     lora_targets: Sequence[str] = ("all-linear",)
@@ -82,8 +84,9 @@ def learner_memory(shape: ModelShape, layout: LearnerLayout) -> dict[str, float]
         copies = 0.0 if value == 4 or lora else base * 2
         if copies:
             parts["autocast copies"] = copies
-    parts["activations"] = activation_bytes(shape, layout)
-    parts["logits"] = head_bytes(shape, layout)
+    parts["activations"], layer = activation_bytes(shape, layout)
+    # The output embedding goes backward before the first layer does: never both at once.
+    parts["one layer or logits"] = max(layer, head_bytes(shape, layout))
     if layout.sharded and layout.world > 1:
         parts["buckets"] = min(_BUCKET, trained) * (2 if mixed else 4) * 2 + (
             min(base, 10**9) * value if stage == 3 else 0.0
@@ -97,13 +100,13 @@ def learner_memory(shape: ModelShape, layout: LearnerLayout) -> dict[str, float]
     return parts
 
 
-def activation_bytes(shape: ModelShape, layout: LearnerLayout) -> float:
-    """Bytes that one micro-batch keeps for its backward pass, outputs of the output embedding apart.
+def activation_bytes(shape: ModelShape, layout: LearnerLayout) -> tuple[float, float]:
+    """Bytes that one micro-batch keeps for its backward pass, and those that come and go with each layer in it.
 
     A layer keeps for each token: both norms' inputs, normalised values and outputs (6 hidden); rotated query, key,
     value and the attention's output; where query and key are normalised, those twice more; gate, its activation, up
     and their product (4 intermediate). With gradient checkpointing the input of each layer stays, and one layer
-    is whole while it is computed again.
+    is whole while it is computed again. The gradients of two intermediate vectors live beside a layer.
     """
     tokens = max(layout.micro_batch_tokens, layout.longest)
     narrow = layout.dtype == "bfloat16"
@@ -119,10 +122,10 @@ def activation_bytes(shape: ModelShape, layout: LearnerLayout) -> float:
         attention += (shape.query + shape.key_value) * (8 if not lora else 4)
     layer = norms + attention + 4 * shape.intermediate * value
     last = 3 * shape.hidden * residual
+    gradients = 2 * shape.intermediate * value
     if layout.gradient_checkpointing:
-        # The layer's gradients live beside it.
-        return tokens * (shape.layers * shape.hidden * residual + layer + 2 * shape.intermediate * value + last)
-    return tokens * (shape.layers * layer + 2 * shape.intermediate * value + last)
+        return tokens * (shape.layers * shape.hidden * residual + last), tokens * (layer + gradients)
+    return tokens * (shape.layers * layer + last), tokens * gradients
 
 
 def head_bytes(shape: ModelShape, layout: LearnerLayout) -> float:
@@ -131,7 +134,8 @@ def head_bytes(shape: ModelShape, layout: LearnerLayout) -> float:
     All chunks' gradients of the embedding are added up before they join the others: two of its size.
     """
     tokens = max(layout.micro_batch_tokens, layout.longest)
-    chunk = min(_CHUNK_BYTES, 4 * tokens * shape.vocabulary) * _CHUNK_COPIES
+    scored = tokens if layout.scored_tokens is None else layout.scored_tokens
+    chunk = min(_CHUNK_BYTES, 4 * scored * shape.vocabulary) * _CHUNK_COPIES
     value = 2.0 if layout.sharded and layout.dtype == "bfloat16" else 4.0
     embedding = 0.0 if layout.lora_rank > 0 else 2 * value * shape.vocabulary * shape.hidden
     return chunk + embedding
