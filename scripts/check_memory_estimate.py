@@ -73,12 +73,27 @@ def measure(model: str, case: str, tokens: int, row: int) -> dict[str, float]:
     scored = (tokens // row) * (row + 1 - row // 2)
     layout = LearnerLayout(micro_batch_tokens=tokens, scored_tokens=scored, reference=reference, **settings)
     parts = learner_memory(shape, layout)
-    return {"measured": measured, "estimate": on_device(parts) / 2**20, **{k: v / 2**20 for k, v in parts.items()}}
+    return {
+        "measured": measured,
+        "estimate": on_device(parts) / 2**20,
+        **{k: v / 2**20 for k, v in parts.items()},
+    }
 
 
 def run_case(model: str, case: str, tokens: int, row: int) -> dict[str, float]:
     """Run one case in a process of its own."""
-    command = [sys.executable, __file__, "--model", model, "--case", case, "--tokens", str(tokens), "--row", str(row)]
+    command = [
+        sys.executable,
+        __file__,
+        "--model",
+        model,
+        "--case",
+        case,
+        "--tokens",
+        str(tokens),
+        "--row",
+        str(row),
+    ]
     # The C library keeps freed memory of large tensors otherwise, and would be measured instead of the learner.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -90,7 +105,9 @@ def run_case(model: str, case: str, tokens: int, row: int) -> dict[str, float]:
 
 def main() -> None:
     """Run the cases and print a table; exit 1 if an estimate is off by more than the tolerance."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="tiny", help="a model folder or alias")
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--tokens", type=int, default=32768, help="tokens of a micro-batch")

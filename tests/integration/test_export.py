@@ -139,7 +139,6 @@ def test_a_failed_upload_keeps_the_folder(
     assert (tmp_path / "a" / "adapter_config.json").is_file()
 
 
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -21,7 +21,9 @@ def export(
     ] = None,
     push_to_hub: Annotated[
         str | None,
-        typer.Option("--push-to-hub", metavar="OWNER/NAME", help="Upload the folder to the Hugging Face hub."),
+        typer.Option(
+            "--push-to-hub", metavar="OWNER/NAME", help="Upload the folder to the Hugging Face hub."
+        ),
     ] = None,
     public: Annotated[
         bool, typer.Option("--public", help="A repository that --push-to-hub makes is public.")

@@ -109,7 +109,9 @@ def _write_adapter(state: Path, folder: Path, recipe: Recipe) -> None:
     named = {name.replace(".default.", ".", 1): tensor for name, tensor in tensors.items()}
     layers = sorted({re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", name) for name in named})
     everything = list(learner["lora_targets"]) == ["all-linear"]
-    targets = sorted({layer.rpartition(".")[2] for layer in layers}) if everything else learner["lora_targets"]
+    targets = (
+        sorted({layer.rpartition(".")[2] for layer in layers}) if everything else learner["lora_targets"]
+    )
     config = LoraConfig(
         r=learner["lora_rank"],
         lora_alpha=learner["lora_alpha"],

@@ -26,7 +26,9 @@ _USABLE, _RUNTIME = 0.975, 1.5 * GIB
 #: What vLLM keeps beside weights and cache (activations, CUDA graphs): assumed.
 _ENGINE = 1.5 * GIB
 
-_SPEC = re.compile(r"(?:(?P<count>[1-9]\d*)x)?(?:(?P<name>[A-Za-z0-9_.]+)-)?(?P<memory>\d+(?:\.\d+)?)G(?:i?B)?")
+_SPEC = re.compile(
+    r"(?!0+x)(?:(?P<count>[1-9]\d*)x)?(?:(?P<name>[A-Za-z0-9_.]+)-)?(?P<memory>\d+(?:\.\d+)?)G(?:i?B)?"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def parse_gpus(spec: str | None, memory_gib: float | None, nproc: int = 1, nnode
         raise BadInput(f"--gpus: '{spec}' is not like 8xH100-80G, A100-80G or 4090-24G")
     count = int(found["count"] or 1)
     if nproc not in (1, count):
-        raise BadInput(f"--gpus: {spec} are {count} GPUs, but --nproc says {nproc} ranks; each rank needs one")
+        raise BadInput(
+            f"--gpus: {spec} are {count} GPUs, but --nproc says {nproc} ranks; each rank needs one"
+        )
     return Gpus(found["name"] or "GPU", count, (memory_gib or float(found["memory"])) * GIB, nnodes)
 
 
@@ -126,7 +130,10 @@ def estimate(recipe: Recipe, gpus: Gpus) -> tuple[ModelShape, Estimate]:
         reference=schema.stage == "rl" and schema.algorithm.kl_coef > 0,
     )
     engines = None if schema.stage == "sft" else _engines(recipe, shape, longest)
-    return shape, Estimate(gpus, layout, learner_memory(shape, layout), engines, schema.learner["type"])
+    trained = (
+        {} if block["type"] == "none" else learner_memory(shape, layout)
+    )  # none: the weights stay as they are
+    return shape, Estimate(gpus, layout, trained, engines, schema.learner["type"])
 
 
 def _engines(recipe: Recipe, shape: ModelShape, longest: int) -> Engines:
@@ -134,7 +141,9 @@ def _engines(recipe: Recipe, shape: ModelShape, longest: int) -> Engines:
     value = 4 if schema.model.dtype == "float32" else 2
     across = int(sampler.get("tensor_parallel_size", 1))
     if not str(sampler["type"]).startswith("vllm"):
-        raise BadInput(f"--gpus: memory of the sampler '{sampler['type']}' is not estimated; use sampler=vllm")
+        raise BadInput(
+            f"--gpus: memory of the sampler '{sampler['type']}' is not estimated; use sampler=vllm"
+        )
     weights = shape.parameters * value / across
     for config in other_roles(schema).values():
         if not config.is_server and config.sampler is None and has_own_engine(config, training=True):
@@ -153,6 +162,8 @@ def advice(shape: ModelShape, first: Estimate) -> list[str] | None:
     """The changes to the command line that make it fit, as few as were found; None if none of ours is enough."""
     if first.fits:
         return []
+    if first.written == "none":
+        return None
     steps = _changes(first)
     chosen: list[int] = []
     for number in range(len(steps)):
@@ -168,7 +179,9 @@ def advice(shape: ModelShape, first: Estimate) -> list[str] | None:
     now, shared = _changed(shape, first, [steps[i] for i in chosen])
     words = [steps[i][0] for i in chosen]
     needs_deepspeed = any("zero_stage" in word or "offload" in word for word in words)
-    if needs_deepspeed and first.written == "local":  # it has no such fields, also where DeepSpeed takes its place
+    if (
+        needs_deepspeed and first.written == "local"
+    ):  # it has no such fields, also where DeepSpeed takes its place
         words.insert(0, "learner=deepspeed")
     return [*words, *shared]
 
@@ -207,7 +220,9 @@ def _changes(first: Estimate) -> list[_Change]:
         found.append(
             (
                 f"learner={group}",
-                lambda x: replace(x, lora_rank=16, sharded=now.sharded, offload_optimizer=now.offload_optimizer),
+                lambda x: replace(
+                    x, lora_rank=16, sharded=now.sharded, offload_optimizer=now.offload_optimizer
+                ),
             )
         )
     return found
@@ -243,7 +258,10 @@ def fit_table(recipe: Recipe, gpus: Gpus) -> Table:
     table.add_column("GiB", justify="right")
     table.add_column("of")
     how = f"DeepSpeed ZeRO-{layout.zero_stage}, {gpus.world} ranks" if layout.sharded else "local learner"
-    told = {"weights": f"{shape.parameters / 1e9:.2f} G parameters, {how}", "activations": _activations(layout)}
+    told = {
+        "weights": f"{shape.parameters / 1e9:.2f} G parameters, {how}",
+        "activations": _activations(layout),
+    }
     for name, size in found.learner.items():
         if not name.startswith("host: "):
             table.add_row(f"learner: {name}", _gib(size), told.get(name, ""))
@@ -257,7 +275,9 @@ def fit_table(recipe: Recipe, gpus: Gpus) -> Table:
         table.add_row(f"sampler: the rest{where}", _gib(_ENGINE), "assumed")
     table.add_row("CUDA and its libraries", _gib(_RUNTIME), "assumed")
     verdict = "fits" if found.fits else "does not fit"
-    table.add_row("in all", _gib(found.total), f"{verdict}; {gpus.usable / GIB:.1f} can be used", end_section=True)
+    table.add_row(
+        "in all", _gib(found.total), f"{verdict}; {gpus.usable / GIB:.1f} can be used", end_section=True
+    )
     for name, size in found.learner.items():
         if name.startswith("host: "):
             table.add_row(

@@ -153,7 +153,9 @@ def shape_of(config: Mapping[str, Any], name: str) -> ModelShape:
             model: Any = AutoModelForCausalLM.from_config(made)
     except Exception as error:  # transformers raises whatever its classes raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"model.path: '{name}': cannot build the model from its config: {first[:200]}") from error
+        raise BadInput(
+            f"model.path: '{name}': cannot build the model from its config: {first[:200]}"
+        ) from error
     text = made.get_text_config()
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
