@@ -1,7 +1,7 @@
 """The estimate of `train --dry-run --gpus` against the measured peak memory of the learner, on a CPU.
 
 Each case is a fresh process: a learner is built, takes updates of two micro-batches, and the growth of its resident
-memory over what the imports took is compared with `learners/memory_estimate.py`. Peaks are read from the kernel (Linux).
+memory over what the imports took is compared with `learners/memory_estimate.py`. The kernel tells peaks (Linux).
 
     python scripts/check_memory_estimate.py                # the tiny policy
     python scripts/check_memory_estimate.py --model smollm2 --tokens 1024

@@ -176,7 +176,7 @@ def advice(shape: ModelShape, first: Estimate) -> list[str] | None:
         rest = [i for i in chosen if i != number]
         if _changed(shape, first, [steps[i] for i in rest])[0].fits:
             chosen = rest
-    now, shared = _changed(shape, first, [steps[i] for i in chosen])
+    _, shared = _changed(shape, first, [steps[i] for i in chosen])
     words = [steps[i][0] for i in chosen]
     needs_deepspeed = any("zero_stage" in word or "offload" in word for word in words)
     if (

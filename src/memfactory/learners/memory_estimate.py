@@ -21,8 +21,8 @@ class LearnerLayout:
     """What of a recipe decides the learner's memory. `world`: ranks that share the work.
 
     `reference`: a KL term keeps the initial weights. `sharded`: the learner is DeepSpeed. `dtype`, `zero_stage` and
-    the other names are the learner's fields. `longest`: tokens of the longest row; a row is never cut. `scored_tokens`: completion
-    tokens of a micro-batch (None: all of it may be).
+    the other names are the learner's fields. `longest`: tokens of the longest row; a row is never cut.
+    `scored_tokens`: completion tokens of a micro-batch (None: all of it may be).
     """
 
     world: int = 1
@@ -80,10 +80,8 @@ def learner_memory(shape: ModelShape, layout: LearnerLayout) -> dict[str, float]
     parts["optimizer"] = optimizer
     if layout.reference and not lora:
         parts["reference"] = base * value / (shard if stage == 3 else 1)
-    if layout.sharded and layout.dtype == "float32" or not layout.sharded:
-        copies = 0.0 if value == 4 or lora else base * 2
-        if copies:
-            parts["autocast copies"] = copies
+    if value == 2 and not layout.sharded and not lora:
+        parts["autocast copies"] = base * 2
     parts["activations"], layer = activation_bytes(shape, layout)
     # The output embedding goes backward before the first layer does: never both at once.
     parts["one layer or logits"] = max(layer, head_bytes(shape, layout))
