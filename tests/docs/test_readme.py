@@ -97,6 +97,12 @@ def in_plan(*extra: str) -> Callable[[str], None]:
     return check
 
 
+def no_such_run(command: str) -> None:
+    """The arguments are right, the run is not there: test_export.py exports real ones. Nothing is uploaded."""
+    assert run(shlex.split(command)[1:]) == 2
+    assert not Path(shlex.split(command)[2]).exists()
+
+
 def one_run(command: str) -> None:
     """A report of several runs, with the first alone: there is only one here."""
     program, name, first, _, *rest = shlex.split(command)
@@ -213,6 +219,14 @@ TABLE: dict[str, Callable[[str], None]] = {
     "torchrun --nproc-per-node 8 -m memfactory train gpu/memagent_qwen3_4b": launched,
     "srun --ntasks-per-node=8 memfactory train gpu/memagent_qwen3_4b": launched,
     "memfactory components learner deepspeed": full(),
+    # memory estimate, reproduction, export
+    "memfactory train gpu/memagent_qwen2.5_7b --dry-run --gpus 8xH100-80G": full(),
+    "memfactory train gpu/memagent_qwen3_4b --dry-run --gpu-memory 24": full(),
+    "memfactory train gpu/memagent_qwen3_4b --nproc 8": config,
+    "memfactory train gpu/memagent_qwen2.5_7b --nproc 8": config,
+    "memfactory train gpu/memagent_qwen2.5_14b --nproc 8": config,
+    "memfactory export runs/memagent_qwen3_1.7b --output qwen3_1.7b_memagent": no_such_run,
+    "memfactory export runs/my_lora_run --merge --push-to-hub me/my-memory-agent": no_such_run,
     # roles and judges
     "memfactory train memagent agent.roles.answerer=frozen --dry-run": full(),
     "memfactory eval memagent agent.roles.answerer=big "

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from memfactory import __version__
-from memfactory.cli import bank, data, listing, reporting, running
+from memfactory.cli import bank, data, exporting, listing, reporting, running
 from memfactory.core.compat import set_environment
 from memfactory.core.errors import UserError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command("train")(running.train)
 app.command("eval")(running.evaluate)
 app.command("infer")(running.infer)
+app.command("export")(exporting.export)
 app.command("report")(reporting.report)
 app.command("view")(reporting.view)
 app.command("recipes")(listing.recipes)

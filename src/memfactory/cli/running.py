@@ -55,10 +55,19 @@ def train(
         str | None, typer.Option("--master-addr", help="The machine with --node-rank 0.")
     ] = None,
     master_port: Annotated[int, typer.Option("--master-port", help="A free port there.")] = 29500,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", metavar="8xH100-80G", help="With --dry-run: estimate the memory on these."),
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", metavar="GIB", help="The same, by a GPU's memory alone.")
+    ] = None,
 ) -> int:
     """Train the policy of a recipe. The same command resumes a run that was stopped."""
     from memfactory.training.launch import Layout, on_ranks
 
+    if gpus is not None or gpu_memory is not None:
+        return _estimate(recipe, overrides, dry_run, gpus, gpu_memory, nproc, nnodes)
     layout = Layout(nproc, nnodes, node_rank, master_addr, master_port)
 
     def start(composed: Recipe) -> int:
@@ -243,6 +252,28 @@ def _check(asked: InferOptions) -> None:
             raise BadInput(f"{asked.tasks}: no such file; --tasks takes a JSON Lines file of tasks")
     elif asked.input not in (None, "-") and not Path(str(asked.input)).exists():
         raise BadInput(f"{asked.input}: no such file; --input takes a file, or - for standard input")
+
+
+def _estimate(
+    name: str,
+    overrides: list[str] | None,
+    dry_run: bool,
+    gpus: str | None,
+    gpu_memory: float | None,
+    nproc: int,
+    nnodes: int,
+) -> int:
+    """Print what the recipe needs on GPUs that need not be here; data and weights may be missing too."""
+    if not dry_run:
+        raise BadInput("--gpus and --gpu-memory estimate memory; add --dry-run")
+    from rich.console import Console
+
+    from memfactory.commands.fit import fit_table, parse_gpus
+    from memfactory.recipe.load import load_recipe
+
+    where = parse_gpus(gpus, gpu_memory, nproc, nnodes)
+    Console().print(fit_table(load_recipe(name, overrides or (), command="infer"), where))
+    return 0
 
 
 def _run(

@@ -1,0 +1,125 @@
+"""The memory estimate: against published sizes, sums worked out by hand, and every GPU recipe."""
+
+from __future__ import annotations
+
+import pytest
+
+from memfactory import assets
+from memfactory.cli.main import run
+from memfactory.commands.fit import GIB, Gpus, advice, estimate, parse_gpus
+from memfactory.core.errors import BadInput
+from memfactory.learners.memory_estimate import LearnerLayout, adapter_parameters, learner_memory
+from memfactory.models.architecture import KNOWN, ModelShape, find_shape
+from memfactory.recipe.load import load_recipe
+
+#: Two layers of width 4; nothing in it is realistic, so that it can be added up by hand.
+SHAPE = ModelShape(
+    parameters=1000,
+    layers=2,
+    hidden=4,
+    intermediate=8,
+    vocabulary=10,
+    query=4,
+    key_value=2,
+    tied=True,
+    query_norm=False,
+    positions=64,
+    linear=(("layers.0.q_proj", 4, 4), ("layers.0.up_proj", 4, 8)),
+)
+
+#: Parameters in thousands of millions, from the models' cards.
+CARDS = {
+    "Qwen/Qwen3-1.7B": 1.72,
+    "Qwen/Qwen3-4B-Instruct-2507": 4.02,
+    "Qwen/Qwen2.5-7B-Instruct": 7.62,
+    "Qwen/Qwen2.5-14B-Instruct": 14.77,
+    "meta-llama/Llama-3.1-8B-Instruct": 8.03,
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_models_have_the_parameters_of_their_cards(name: str) -> None:
+    assert find_shape(name).parameters / 1e9 == pytest.approx(CARDS[name], abs=0.005)
+
+
+def test_full_fine_tuning_by_hand() -> None:
+    parts = learner_memory(SHAPE, LearnerLayout(micro_batch_tokens=3, reference=True))
+    assert parts["weights"] == parts["gradients"] == parts["reference"] == 4000
+    assert parts["optimizer"] == 8000
+    # norms 6 x 4, query, key, value and output 2 x 4 + 2 x 2, gate to product 4 x 8: 68 values a layer; 3 x 4 after
+    assert parts["activations"] == 3 * 4 * (2 * 68 + 12)
+    # three copies of 3 x 10 logits and two gradients of the embedding are more than two intermediate vectors
+    assert parts["one layer or logits"] == 4 * (3 * 30 + 2 * 40)
+
+
+def test_zero_stages_shard_what_they_say() -> None:
+    def parts(stage: int, **changes: object) -> dict[str, float]:
+        layout = LearnerLayout(world=4, sharded=True, dtype="bfloat16", zero_stage=stage, **changes)  # type: ignore[arg-type]
+        return learner_memory(SHAPE, layout)
+
+    got = [[parts(s)[k] for k in ("weights", "gradients", "optimizer")] for s in (1, 2, 3)]
+    assert got == [[2000, 4000, 3000], [2000, 1000, 3000], [500, 1000, 3000]]
+    away = parts(3, offload_optimizer=True, offload_param=True)
+    assert {"weights", "gradients", "optimizer"}.isdisjoint(away)
+    assert away["host: weights"] == 500
+
+
+def test_adapters_by_hand() -> None:
+    assert adapter_parameters(SHAPE, LearnerLayout(lora_rank=2)) == 2 * (8 + 12)
+    assert adapter_parameters(SHAPE, LearnerLayout(lora_rank=2, lora_targets=["up_proj"])) == 2 * 12
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ("8xH100-80G", Gpus("H100", 8, 80 * GIB)),
+        ("A100-80G", Gpus("A100", 1, 80 * GIB)),
+        ("4090-24G", Gpus("4090", 1, 24 * GIB)),
+        ("H200-141G", Gpus("H200", 1, 141 * GIB)),
+    ],
+)
+def test_gpus_are_read(spec: str, wanted: Gpus) -> None:
+    assert parse_gpus(spec, None) == wanted
+
+
+@pytest.mark.parametrize("spec", ["", "H100", "0xH100-80G", "8x", "H100-80", "8xH100-0G", "-8xH100-80G"])
+def test_other_gpus_are_refused(spec: str) -> None:
+    with pytest.raises(BadInput, match="--gpus"):
+        parse_gpus(spec, None)
+
+
+def test_gpus_and_ranks_must_agree() -> None:
+    with pytest.raises(BadInput, match="--nproc says 4"):
+        parse_gpus("8xH100-80G", None, nproc=4)
+
+
+@pytest.mark.parametrize("name", [name for name in assets.recipe_names() if name.startswith("gpu/")])
+def test_every_gpu_recipe_can_be_made_to_fit_on_eight_gpus(name: str) -> None:
+    recipe = load_recipe(name, command="infer")
+    shape, found = estimate(recipe, parse_gpus("8xH100-80G", None))
+    changes = advice(shape, found)
+    assert changes is not None
+    overrides = [word for change in changes for word in change.split()]
+    assert estimate(load_recipe(name, overrides, command="infer"), found.gpus)[1].fits
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "nodes"),
+    [
+        ("gpu/memagent_qwen3_1.7b", "H100-80G", 1),
+        ("gpu/memagent_qwen3_4b", "H100-80G", 1),
+        ("gpu/memagent_qwen2.5_7b", "8xH100-80G", 1),
+        ("gpu/memagent_qwen2.5_7b", "8xH100-80G", 2),
+        ("gpu/memagent_qwen2.5_14b", "8xH100-80G", 1),
+        ("gpu/memagent_qwen2.5_14b", "8xH100-80G", 2),
+    ],
+)
+def test_recipes_fit_where_their_heads_say(name: str, spec: str, nodes: int) -> None:
+    assert estimate(load_recipe(name, command="infer"), parse_gpus(spec, None, 1, nodes))[1].fits
+
+
+def test_the_command_needs_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "gpu/memagent_qwen3_1.7b", "--gpus", "H100-80G"]) == 2
+    assert "add --dry-run" in capsys.readouterr().err
+    assert run(["train", "gpu/memagent_qwen3_1.7b", "--dry-run", "--gpu-memory", "24"]) == 0
+    assert "does not fit" in capsys.readouterr().out
