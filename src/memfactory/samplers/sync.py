@@ -100,7 +100,7 @@ async def _sample_all(engines: Sequence[Sampler], requests: Sequence[SamplingReq
 def _score(learner: Learner, rows: Sequence[Row]) -> list[list[float]]:
     """The learner's log-probabilities of each row; what several engines drew alike is scored once."""
     numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    different = []
+    different: list[Row] = []
     for row in rows:
         key = (row.prompt_ids, row.completion_ids)
         if key not in numbers:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from memfactory.core.errors import BadInput, ServiceError, TaskError
-from memfactory.core.types import Completion, SamplingRequest
+from memfactory.core.types import Completion, FinishReason, SamplingRequest
 from memfactory.samplers.router import ServerFailed
 
 #: What a server must be started with, for messages.
@@ -98,9 +98,9 @@ class VllmClient:
             raise ServerFailed(
                 f"{self.url} gave {len(ids)} tokens, {len(logprobs)} log-probabilities and weights {spans}"
             )
-        finish = reason if reason in ("stop", "length") else "error"
-        if finish == "error":  # aborted: the server is being shut down
+        if reason not in ("stop", "length"):  # aborted: the server is being shut down
             raise ServerFailed(f"{self.url} ended a request with '{reason}'")
+        finish: FinishReason = "stop" if reason == "stop" else "length"
         return Completion(ids, logprobs, finish), spans[0]
 
     def _client(self) -> Any:

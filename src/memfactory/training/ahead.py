@@ -106,4 +106,5 @@ def load_batch(path: Path) -> Batch:
 
 def _row(value: dict[str, Any]) -> Row:
     """JSON has lists where a row has tuples."""
-    return Row(**{name: tuple(v) if isinstance(v, list) else v for name, v in value.items()})
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    return Row(**fields)
