@@ -76,8 +76,8 @@ def _run(*command: str) -> None:
 
 def _scores(folder: Path) -> dict[str, float]:
     newest = max((folder / "eval").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    sets: dict[str, Any] = json.loads(newest.read_text())["sets"]
-    return {name: result["scores"]["exact_match"] for name, result in sets.items()}
+    results: list[dict[str, Any]] = json.loads(newest.read_text())["results"]
+    return {result["set"]: result["scores"]["exact_match"] for result in results}
 
 
 def _card(folder: Path, seed: int) -> str:
@@ -158,7 +158,8 @@ held-out traces, in nats; a loss "before" is of calls that the policy had not se
 |---|---|---|---|---|---|---|
 {phases}
 
-**Exact match with this policy**, 200 held-out tasks each (1x is the length that the recipe trains on):
+**Exact match with this policy**, 200 held-out tasks each, 100 of Memory-R1's 4x (1x is the length that the recipe trains
+on):
 
 {scores}
 
