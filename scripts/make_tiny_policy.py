@@ -158,7 +158,7 @@ held-out traces, in nats; a loss "before" is of calls that the policy had not se
 |---|---|---|---|---|---|---|
 {phases}
 
-**Exact match with this policy**, 200 held-out tasks each, 100 of Memory-R1's 4x (1x is the length that the recipe trains
+**Exact match with this policy**, 200 held-out tasks each, 100 of Memory-R1's 4x (1x is the length that recipes train
 on):
 
 {scores}
