@@ -161,8 +161,8 @@ def _arm(strike: Strike) -> None:
         event("metrics", f"step-{record['step']}", lambda: log_metrics(self, record))
 
     RunFolder.log_metrics = logging  # type: ignore[method-assign]
-    Collector.rollout = lambda self, task, index, phase, progress=None: event(  # type: ignore[method-assign]
-        "rollout", phase, lambda: rollout(self, task, index, phase, progress)
+    Collector.rollout = lambda self, task, index, phase, *a, **k: event(  # type: ignore[method-assign]
+        "rollout", phase, lambda: rollout(self, task, index, phase, *a, **k)
     )
     LocalLearner.update = lambda self, rows, objective: event(  # type: ignore[method-assign]
         "update", "", lambda: update(self, rows, objective)
