@@ -195,7 +195,7 @@ def test_a_run_may_follow_an_evaluation_in_the_same_folder(recipe: Path, tmp_pat
     assert launch(["eval", str(recipe), "-o", str(tmp_path / "run")], tmp_path).code == 0
     ended = launch(["train", str(recipe), "-o", str(tmp_path / "run"), "trainer.steps=1"], tmp_path)
     assert ended.code == 0, ended.err
-    assert len(list((tmp_path / "run" / "eval").iterdir())) == 1
+    assert len(list((tmp_path / "run" / "eval").glob("*.json"))) == 1
 
 
 def test_summary_and_report_say_what_was_measured(finished: Path) -> None:

@@ -90,7 +90,7 @@ class VllmClient:
             ids = tuple(int(i) for i in choice["token_ids"] or ())
             content = (choice["logprobs"] or {}).get("content") or ()
             logprobs = tuple(float(entry["logprob"]) for entry in content)
-            spans = [str(span["weight_version"]) for span in choice["weight_versions"] or ()]
+            spans = [str(span["version"]) for span in choice["weight_versions"] or ()]
             reason = choice["finish_reason"]
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise ServerFailed(f"{self.url} gave no completion: {_words(error)}") from error

@@ -123,7 +123,7 @@ class FakeVllm:
             "finish_reason": "abort" if self.fault == "abort" else "length",
             "token_ids": ids,
             "logprobs": {"content": content},
-            "weight_versions": [{"start": 0, "end": len(ids), "weight_version": self.weights}],
+            "weight_versions": [{"start": 0, "end": len(ids), "version": self.weights}],
         }
         return 200, {"choices": [choice]}
 
