@@ -30,4 +30,6 @@ def _rank(rank: int, world: int, port: int, work: Callable[..., None], arguments
         MASTER_PORT=str(port),
         OMP_NUM_THREADS="1",
     )
-    work(join_ranks(), *arguments)
+    ranks = join_ranks()
+    work(ranks, *arguments)
+    ranks.leave()

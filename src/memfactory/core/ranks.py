@@ -61,6 +61,14 @@ class Ranks:
         """Wait until every rank has come here."""
         self.gather(None)
 
+    def leave(self) -> None:
+        """Give the process groups back, all ranks together: their threads may not be there when the program ends."""
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            self.barrier()
+            dist.destroy_process_group()
+
     def ensure_process_group(self) -> None:
         """Give a single process the group of one that DeepSpeed asks for."""
         import torch.distributed as dist
