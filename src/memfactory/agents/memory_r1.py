@@ -12,16 +12,15 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from memfactory.agents.base import Answer, Reading, Remembered
+from memfactory.agents.bank_reader import BankReader
+from memfactory.agents.base import Answer, Reading
 from memfactory.core.chat import Models
-from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
 from memfactory.core.types import Outcome, Task
 from memfactory.data.dialogue import Dialogue, Session
 from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem
-from memfactory.modules.bank_memories import put_memories
-from memfactory.modules.distilling_answerer import DistilledAnswer, MemoryAnswerer, show_memory
+from memfactory.modules.distilling_answerer import DistilledAnswer, MemoryAnswerer
 from memfactory.modules.extractors import Extractor, Fact
 from memfactory.modules.managers import Manager
 from memfactory.modules.operations import KINDS, Plan, carry_out, settle
@@ -103,8 +102,10 @@ class Notes:
 
 
 @register("agent", "memory_r1", config=MemoryR1Config, source="Memory-R1, arXiv 2508.19828")
-class MemoryR1:
+class MemoryR1(BankReader[Notes]):
     """Extracts facts from each session, orders operations on a memory bank, then answers from what it retrieves."""
+
+    name = "memory_r1"
 
     def __init__(
         self,
@@ -135,31 +136,6 @@ class MemoryR1:
         self.answerer = answerer
         self.bank = bank
 
-    async def __call__(self, task: Task, models: Models) -> Outcome:
-        """Read the sessions of `task.evidence` (a dialogue) into a bank, then answer `task.question` from it.
-
-        Raises `TaskError` for evidence that is no dialogue, `BadInput` for a role that no model plays.
-        """
-        if not isinstance(task.evidence, Dialogue):
-            raise TaskError(
-                f"task '{task.id}': memory_r1 reads a dialogue of sessions, not {type(task.evidence).__name__}"
-            )
-        for role in (self.roles.extractor, self.roles.manager, self.roles.answerer):
-            models[role]  # a role that nobody plays is told before the first call
-        return await self.ask(task, await self.read(task.evidence, models), models)
-
-    async def read(self, dialogue: Dialogue, models: Models) -> Reading:
-        """Read the sessions of a dialogue into a bank that begins with its memories; see `ReadOnceAgent.read`."""
-        bank, notes, memories = self._start(), Notes(), []
-        await put_memories(dialogue.memories, bank, self.retriever)
-        sessions = dialogue.sessions
-        models.report(0, len(sessions), show_bank(bank))
-        for number, session in enumerate(sessions, start=1):
-            await self._read(session, bank, models, notes)
-            memories.append(show_bank(bank))
-            models.report(number, len(sessions), memories[-1])
-        return Reading(bank, tuple(memories), notes)
-
     async def ask(self, task: Task, reading: Reading, models: Models) -> Outcome:
         """Answer a task's question from a reading of its dialogue; see `ReadOnceAgent.ask`."""
         bank, notes = reading.bank.fork(), deepcopy(reading.notes)
@@ -167,26 +143,13 @@ class MemoryR1:
         found, answer = await self._answer(task.question, bank, models, notes, speakers)
         return Outcome(answer.reply, reading.memories, notes.info(bank, answer, found))
 
-    def new_bank(self) -> MemoryBank:
-        """An empty bank that the retriever can search."""
-        return self.retriever.new_bank()
-
-    async def remember(self, session: Session, bank: MemoryBank, models: Models) -> Remembered:
-        """Read one session into a bank; see `BankAgent.remember`."""
-        notes = Notes()
-        await self._read(session, bank, models, notes)
-        return Remembered(dict(notes.operations), tuple(notes.errors))
-
     async def answer(self, question: str, bank: MemoryBank, models: Models) -> Answer:
         """Answer from the memories that are retrieved from a bank; see `BankAgent.answer`."""
         found, answer = await self._answer(question, bank, models, Notes())
         return Answer(answer.reply, tuple(found), answer.used)
 
-    def _start(self) -> MemoryBank:
-        if self.bank is None:
-            return self.new_bank()
-        self.retriever.check(self.bank)
-        return self.bank.fork()
+    def _new_notes(self) -> Notes:
+        return Notes()
 
     async def _answer(
         self, question: str, bank: MemoryBank, models: Models, notes: Notes, speakers: Sequence[str] = ()
@@ -228,11 +191,6 @@ class MemoryR1:
         )
         unique = {item.id: item for items in found for item in items}
         return sorted(unique.values(), key=lambda item: item.number)
-
-
-def show_bank(bank: MemoryBank) -> str:
-    """All memories of a bank, one a line."""
-    return "\n".join(show_memory(item) for item in bank.items(embeddings=False))
 
 
 def _count(plan: Plan, notes: Notes) -> None:

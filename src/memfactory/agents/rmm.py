@@ -14,17 +14,17 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from memfactory.agents.base import Answer, Reading, Remembered
+from memfactory.agents.bank_reader import BankReader
+from memfactory.agents.base import Answer, Reading
 from memfactory.agents.components import ComponentLearner
 from memfactory.core.chat import Models
-from memfactory.core.errors import BadInput, TaskError
+from memfactory.core.errors import BadInput
 from memfactory.core.registry import component_field, register
 from memfactory.core.types import Outcome, Task
-from memfactory.data.dialogue import Dialogue, Session
+from memfactory.data.dialogue import Session
 from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem, Vector
-from memfactory.modules.bank_memories import put_memories
-from memfactory.modules.distilling_answerer import DistilledAnswer, MemoryAnswerer, show_memory
+from memfactory.modules.distilling_answerer import DistilledAnswer, MemoryAnswerer
 from memfactory.modules.mergers import Merger
 from memfactory.modules.reflectors import Reflector, Topic, unite
 from memfactory.modules.rerankers import Ranking, Reranker, learns_online
@@ -118,8 +118,10 @@ class _Found:
 
 
 @register("agent", "rmm", config=RmmConfig, source="RMM, arXiv 2503.08026")
-class Rmm:
+class Rmm(BankReader[Notes]):
     """Keeps topics of each session, merged with what is kept already; reranks what it retrieves, and cites."""
+
+    name = "rmm"
 
     def __init__(
         self,
@@ -158,46 +160,11 @@ class Rmm:
         learner: Any = self.reranker
         return {"reranker": learner} if hasattr(learner, "update") else {}
 
-    async def __call__(self, task: Task, models: Models) -> Outcome:
-        """Read the sessions of `task.evidence` (a dialogue) into a bank, then answer `task.question` from it.
-
-        Raises `TaskError` for evidence that is no dialogue, `BadInput` for a role that no model plays.
-        """
-        if not isinstance(task.evidence, Dialogue):
-            raise TaskError(
-                f"task '{task.id}': rmm reads a dialogue of sessions, not {type(task.evidence).__name__}"
-            )
-        for role in (self.roles.reflector, self.roles.merger, self.roles.reranker, self.roles.answerer):
-            models[role]  # a role that nobody plays is told before the first call
-        return await self.ask(task, await self.read(task.evidence, models), models)
-
-    async def read(self, dialogue: Dialogue, models: Models) -> Reading:
-        """Read the sessions of a dialogue into a bank that begins with its memories; see `ReadOnceAgent.read`."""
-        bank, notes, memories = self._start(), Notes(), []
-        await put_memories(dialogue.memories, bank, self.retriever)
-        sessions = dialogue.sessions
-        models.report(0, len(sessions), show_bank(bank))
-        for number, session in enumerate(sessions, start=1):
-            await self._read(session, bank, models, notes)
-            memories.append(show_bank(bank))
-            models.report(number, len(sessions), memories[-1])
-        return Reading(bank, tuple(memories), notes)
-
     async def ask(self, task: Task, reading: Reading, models: Models) -> Outcome:
         """Answer a task's question from a reading of its dialogue; see `ReadOnceAgent.ask`."""
         notes = deepcopy(reading.notes)
         found = await self._answer(task.question, reading.bank, models, notes)
         return Outcome(found.answer.reply, reading.memories, notes.info(reading.bank, found))
-
-    def new_bank(self) -> MemoryBank:
-        """An empty bank that the retriever can search."""
-        return self.retriever.new_bank()
-
-    async def remember(self, session: Session, bank: MemoryBank, models: Models) -> Remembered:
-        """Reflect on one session; see `BankAgent.remember`."""
-        notes = Notes()
-        await self._read(session, bank, models, notes)
-        return Remembered(dict(notes.operations), tuple(notes.errors))
 
     async def answer(self, question: str, bank: MemoryBank, models: Models) -> Answer:
         """Answer from a bank; see `BankAgent.answer`. An online reranker learns from what the answer cites."""
@@ -206,11 +173,8 @@ class Rmm:
             self.reranker.feedback(found.ranking.draw, found.answer.used)
         return Answer(found.answer.reply, found.ranking.items, found.answer.used)
 
-    def _start(self) -> MemoryBank:
-        if self.bank is None:
-            return self.new_bank()
-        self.retriever.check(self.bank)
-        return self.bank.fork()
+    def _new_notes(self) -> Notes:
+        return Notes()
 
     async def _answer(self, question: str, bank: MemoryBank, models: Models, notes: Notes) -> _Found:
         """Question → K candidates → M of them → an answer that cites."""
@@ -281,8 +245,3 @@ def keep(
         sources = unite(*joined, topic.sources)
         bank.update(target.id, text=text, embedding=vectors[text], sources=sources, **when)
         return "merge"
-
-
-def show_bank(bank: MemoryBank) -> str:
-    """All memories of a bank, one a line."""
-    return "\n".join(show_memory(item) for item in bank.items(embeddings=False))
