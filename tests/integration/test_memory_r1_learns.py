@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.integration.small_training import train_in_small
 
 STEPS = 14
 
@@ -15,25 +15,7 @@ STEPS = 14
 @pytest.mark.vllm
 def test_a_dozen_steps_teach_the_manager_to_update_and_delete(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    finished = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "memfactory",
-            "train",
-            "memory_r1",
-            f"trainer.steps={STEPS}",
-            "data.eval.1x.size=80",
-            "~data.eval.4x",
-            "--output-dir",
-            str(run),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert finished.returncode == 0, finished.stderr[-2000:]
+    printed = train_in_small("memory_r1", STEPS, run, "data.eval.1x.size=80", "~data.eval.4x")
     summary = json.loads((run / "summary.json").read_text())
     before, after = (summary["operations"][label]["1x"] for label in ("before", "after"))
     assert before["add"] > 0.95
@@ -45,4 +27,4 @@ def test_a_dozen_steps_teach_the_manager_to_update_and_delete(tmp_path: Path) ->
     assert all(
         sum(v for k, v in r.items() if k.startswith("operations/")) == pytest.approx(1) for r in records
     )
-    assert "1x: share of update" in finished.stdout
+    assert "1x: share of update" in printed

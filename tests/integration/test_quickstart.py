@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.integration.small_training import train_in_small
 
 STEPS = 14
 
@@ -15,27 +15,15 @@ STEPS = 14
 @pytest.mark.vllm
 def test_a_dozen_steps_of_the_quickstart_teach_the_tiny_policy_to_remember(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    finished = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "memfactory",
-            "train",
-            "memagent",
-            f"trainer.steps={STEPS}",
-            "data.eval.1x.size=100",
-            "data.eval.4x.size=100",
-            "~data.eval.2x",
-            "~data.eval.16x",
-            "--output-dir",
-            str(run),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
+    printed = train_in_small(
+        "memagent",
+        STEPS,
+        run,
+        "data.eval.1x.size=100",
+        "data.eval.4x.size=100",
+        "~data.eval.2x",
+        "~data.eval.16x",
     )
-    assert finished.returncode == 0, finished.stderr[-2000:]
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary) >= {"before", "after", "seconds", "seed"}
     assert summary["before"]["1x"] < 0.3
@@ -46,4 +34,4 @@ def test_a_dozen_steps_of_the_quickstart_teach_the_tiny_policy_to_remember(tmp_p
     assert sum(r["reward"] for r in records[-3:]) > sum(r["reward"] for r in records[:3])
     assert all(record["padding_share"] < 0.1 for record in records if record["rows"])
     assert (run / "reward.png").read_bytes().startswith(b"\x89PNG")
-    assert "after" in finished.stdout and "reward by step" in finished.stdout
+    assert "after" in printed and "reward by step" in printed

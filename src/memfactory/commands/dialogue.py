@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from memfactory.commands.banking import open_keeper
 from memfactory.commands.memories import counted, memory_line, say
+from memfactory.commands.progress import counting_bar
 from memfactory.commands.results import json_for, unanswered
 from memfactory.core.errors import BadInput, ServiceError, TaskError, did_you_mean
 from memfactory.core.files import disk_errors
@@ -100,15 +100,7 @@ async def _read(
         return
     if (done := parts[0].number - 1) > 0:
         say(errors, f"{options.input}: going on after session {done} of {parts[0].total}")
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    )
+    bar = counting_bar(errors)
     with bar:
         watched = bar.add_task("reading sessions", total=len(parts))
         for part in parts:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
 from memfactory.agents.base import keeps_bank
 from memfactory.commands.chat import chat
 from memfactory.commands.dialogue import read_and_answer
 from memfactory.commands.graph import make_collector, open_policy, open_sampler
+from memfactory.commands.progress import counting_bar
 from memfactory.commands.results import json_for, unanswered
 from memfactory.core import registry
 from memfactory.core.errors import ServiceError
@@ -75,15 +76,7 @@ def _run(
     collector: Collector, tasks: list[Task], options: InferOptions, console: Console, errors: Console
 ) -> list[Rollout]:
     """All tasks at once (bounded by the collector), a bar for each; a single task's memory is printed as it is read."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    )
+    bar = counting_bar(errors)
     gate = asyncio.Semaphore(collector.concurrency or len(tasks))
     output = options.output
     follow = _follows_memory(len(tasks), options)
