@@ -102,6 +102,7 @@ def test_a_server_killed_in_the_middle_costs_no_rollout(servers: Any, prompts: A
         running = asyncio.gather(*(servers.sample(request) for request in requests))
         while not servers._router._places[0].outstanding:
             await asyncio.sleep(0)
+        os.kill(old[1].pid, signal.SIGSTOP)  # so that it cannot be done before it is killed
         await asyncio.sleep(0.05)
         os.kill(old[1].pid, signal.SIGKILL)
         return await running

@@ -76,7 +76,9 @@ def train(
 
             from memfactory.commands.train import train as run
 
-            return run(composed, Console(quiet=not ranks.first), fresh=fresh, ranks=ranks)
+            code = run(composed, Console(quiet=not ranks.first), fresh=fresh, ranks=ranks)
+            ranks.leave()
+            return code
 
         where = [] if output_dir is None else ["--output-dir", str(output_dir)]
         arguments = ["train", recipe, *(overrides or ()), *where, *(["--fresh"] if fresh else [])]

@@ -62,7 +62,10 @@ class Ranks:
         self.gather(None)
 
     def leave(self) -> None:
-        """Give the process groups back, all ranks together: their threads may not be there when the program ends."""
+        """Give the process groups back, if there are any: their threads may not be there when the program ends.
+
+        All ranks call it, when their work is done.
+        """
         import torch.distributed as dist
 
         if dist.is_available() and dist.is_initialized():

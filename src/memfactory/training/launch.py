@@ -279,8 +279,4 @@ def on_ranks(
     if layout.world > 1 and (place is None or (one_a_node and layout.nproc > 1)):
         return launch(arguments, layout)
     with as_rank(0 if place is None else place.rank, several=place is not None):
-        ranks = join_ranks(environment)
-        code = work(ranks)
-        if ranks.world > 1:
-            ranks.leave()
-        return code
+        return work(join_ranks(environment))
