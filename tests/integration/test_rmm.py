@@ -78,6 +78,22 @@ def test_a_killed_run_ends_in_the_same_state(finished: Path, tmp_path: Path) -> 
     assert {**old, "seconds": 0} == {**new, "seconds": 0}
 
 
+def test_beside_the_update_it_learns_the_same(finished: Path, tmp_path: Path) -> None:
+    """Only the policy's rollouts can be stale: the reranker that draws has always learned from all draws before.
+
+    Killed with a batch ahead: the checkpoint has the reranker that has learned from it, and does not again.
+    """
+    ahead = ["trainer.max_staleness=1", "algorithm.tis_cap=2", "trainer.eval_before=false"]
+    command = ["train", "rmm", "--output-dir", str(tmp_path / "run"), *SMALL, *ahead]
+    killed = launch(command, tmp_path / "log", Strike("metrics", "step-8"))
+    assert killed.code == -9, killed.err
+    (newest,) = (tmp_path / "run" / "checkpoints").glob("step-6")
+    assert (newest / "ahead.json").exists()
+    assert run(command) == 0
+    for mine, theirs in zip(maps(tmp_path / "run" / "final"), maps(finished / "final"), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_a_trained_one_serves_in_eval(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
