@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.launching import Strike, fingerprint, launch
+from tests.integration.launching import Strike, fingerprint, launch, two_at_a_time
 from tests.integration.projects import write_project
 
 STRIKES = [
@@ -66,16 +68,31 @@ def test_the_small_recipe_learns_something(whole: dict[str, Any], policy_folder:
     assert load_file(policy_folder / "model.safetensors")
 
 
+@pytest.fixture(scope="module")
+def struck(
+    request: pytest.FixtureRequest,
+    recipe: Path,
+    whole: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[Strike, Future[dict[str, Any]]]]:
+    """By strike, what a run leaves that it killed and that was started again."""
+
+    def kill_and_start_again(strike: Strike, folder: Path) -> dict[str, Any]:
+        command = ["train", str(recipe), "-o", str(folder / "run")]
+        killed = launch(command, folder, strike)
+        assert killed.code == -9, f"the run was not killed:\n{killed.out}{killed.err}"
+        again = launch(command, folder)
+        assert again.code == 0, again.err
+        return fingerprint(folder / "run")
+
+    yield from two_at_a_time(request, "strike", kill_and_start_again, tmp_path_factory)
+
+
 @pytest.mark.parametrize("strike", STRIKES, ids=str)
 def test_killed_and_started_again_it_ends_the_same(
-    strike: Strike, recipe: Path, whole: dict[str, Any], tmp_path: Path
+    strike: Strike, struck: dict[Strike, Future[dict[str, Any]]], whole: dict[str, Any]
 ) -> None:
-    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
-    killed = launch(command, tmp_path, strike)
-    assert killed.code == -9, f"the run was not killed:\n{killed.out}{killed.err}"
-    again = launch(command, tmp_path)
-    assert again.code == 0, again.err
-    assert fingerprint(tmp_path / "run") == whole
+    assert struck[strike].result() == whole
 
 
 def test_killed_at_every_start_it_still_gets_there(
