@@ -77,7 +77,9 @@ class Ended:
 class Launch:
     """A run that has been started."""
 
-    def __init__(self, argv: Sequence[str], folder: Path, strike: Strike | None, full_disk: str = "") -> None:
+    def __init__(
+        self, argv: Sequence[str], folder: Path, strike: Strike | None = None, full_disk: str = ""
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.out")))
         self.out, self.err = folder / f"{number}.out", folder / f"{number}.err"

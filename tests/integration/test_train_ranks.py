@@ -16,7 +16,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from tests.integration.launching import launch
+from tests.integration.launching import Strike, launch
 from tests.integration.projects import write_project
 
 #: The reward of `projects`, which on demand waits once a checkpoint is there, or fails on one rank.
@@ -110,7 +110,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Pat
 def alone(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Path:
     """The same recipe trained by one process, with the local learner."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    finish(["train", str(recipe), "-o", str(run)])
+    ended = launch(["train", str(recipe), "-o", str(run)], run.parent / "log")
+    assert ended.code == 0, ended.err
     return run
 
 
@@ -173,8 +174,8 @@ def test_killed_launcher_leaves_no_orphan_and_one_process_goes_on(
     assert none_left(ranks)
     for path in checkpoint.parent.glob("*.held-*"):
         path.unlink()
-    done = finish(["train", str(recipe), "-o", str(run)])  # another learner, one process
-    assert "resuming after step 2 of 3" in done.out
+    ended = launch(["train", str(recipe), "-o", str(run)], tmp_path / "log")  # another learner, one process
+    assert ended.code == 0 and "resuming after step 2 of 3" in ended.out, ended.err
     same_end(run, alone)
 
 
@@ -214,11 +215,9 @@ def test_killed_rank_ends_all_and_other_ranks_go_on(recipe: Path, alone: Path, t
     run = tmp_path / "run"
     checkpoint = run / "checkpoints" / "step-2"
     command = ["train", str(recipe), "-o", str(run)]
-    single = Started(command, HOLD_AFTER=str(checkpoint))  # written by one process ...
-    single.wait_for(lambda: (checkpoint.parent / "step-2.held-0").exists())
-    single.process.kill()
-    single.process.communicate()
-    (checkpoint.parent / "step-2.held-0").unlink()
+    # written by one process ...
+    single = launch(command, tmp_path / "log", Strike("replace", "checkpoints/step-2", after=True))
+    assert single.code == -9, single.err
     double = Started(
         [*command, "--nproc", "2"], HOLD_AFTER=str(checkpoint)
     )  # ... gone on with by two, one killed ...

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.launching import Launch, Strike, fingerprint, launch, two_at_a_time
+from tests.integration.launching import Ended, Launch, Strike, fingerprint, launch, two_at_a_time
 from tests.integration.projects import write_project
 
 
@@ -133,31 +133,48 @@ def test_a_finished_run_killed_while_showing_its_summary_shows_it_again(recipe: 
     assert after == before
 
 
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [
-        ("learner.lr=2e-3", "learner.lr"),
-        ("seed=7", "seed"),
-        ("trainer.steps=4", "trainer.steps"),
-        ("data.train.size=41", "data.train.size"),
-        ("reward.letters.weight=2.0", "reward.letters.weight"),
-        ("~data.eval.2x", "data.eval.2x"),
-    ],
-)
+OTHERS = {
+    "learner.lr=2e-3": "learner.lr",
+    "seed=7": "seed",
+    "trainer.steps=4": "trainer.steps",
+    "data.train.size=41": "data.train.size",
+    "reward.letters.weight=2.0": "reward.letters.weight",
+    "~data.eval.2x": "data.eval.2x",
+}
+SAME = ["trainer.save_every=1", "trainer.keep_last=3", "trainer.log_rollouts=1"]
+
+
+@pytest.fixture(scope="module")
+def changed(
+    request: pytest.FixtureRequest, recipe: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[tuple[Ended, dict[str, Any]]]]]:
+    """By change of the recipe, how a start on a copy of the finished run ends, and what is there then."""
+
+    def start(change: str, folder: Path) -> tuple[Ended, dict[str, Any]]:
+        copy = Path(shutil.copytree(finished, folder / "run"))
+        ended = launch(["train", str(recipe), "-o", str(copy), change], folder)
+        return ended, fingerprint(copy)
+
+    yield from two_at_a_time(request, "change", start, tmp_path_factory)
+
+
+@pytest.mark.parametrize("change", OTHERS)
 def test_another_recipe_on_the_same_folder_is_refused(
-    change: str, key: str, recipe: Path, finished: Path
+    change: str, changed: dict[str, Future[tuple[Ended, dict[str, Any]]]], finished: Path
 ) -> None:
-    before = fingerprint(finished)
-    ended = launch(["train", str(recipe), "-o", str(finished), change], finished.parent)
+    ended, left = changed[change].result()
     assert ended.code == 2
     assert len(ended.error_lines) == 1
-    assert key in ended.err and "--fresh" in ended.err
-    assert fingerprint(finished) == before
+    assert OTHERS[change] in ended.err and "--fresh" in ended.err
+    assert left == fingerprint(finished)
 
 
-@pytest.mark.parametrize("change", ["trainer.save_every=1", "trainer.keep_last=3", "trainer.log_rollouts=1"])
-def test_what_does_not_change_the_result_may_change(change: str, recipe: Path, finished: Path) -> None:
-    assert launch(["train", str(recipe), "-o", str(finished), change], finished.parent).code == 0
+@pytest.mark.parametrize("change", SAME)
+def test_what_does_not_change_the_result_may_change(
+    change: str, changed: dict[str, Future[tuple[Ended, dict[str, Any]]]]
+) -> None:
+    ended, _ = changed[change].result()
+    assert ended.code == 0 and "this run is finished" in ended.out
 
 
 FRESH = [
