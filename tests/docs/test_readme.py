@@ -225,6 +225,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train gpu/memagent_qwen3_4b --nproc 8": config,
     "memfactory train gpu/memagent_qwen2.5_7b --nproc 8": config,
     "memfactory train gpu/memagent_qwen2.5_14b --nproc 8": config,
+    "memfactory export runs/memagent --output my_agent": full(),
     "memfactory export runs/memagent_qwen3_1.7b --output qwen3_1.7b_memagent": no_such_run,
     "memfactory export runs/my_lora_run --merge --push-to-hub me/my-memory-agent": no_such_run,
     # roles and judges

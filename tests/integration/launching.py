@@ -14,10 +14,15 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
 
 PRELOAD = (
     "torch",
@@ -72,7 +77,9 @@ class Ended:
 class Launch:
     """A run that has been started."""
 
-    def __init__(self, argv: Sequence[str], folder: Path, strike: Strike | None, full_disk: str = "") -> None:
+    def __init__(
+        self, argv: Sequence[str], folder: Path, strike: Strike | None = None, full_disk: str = ""
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.out")))
         self.out, self.err = folder / f"{number}.out", folder / f"{number}.err"
@@ -97,6 +104,26 @@ class Launch:
 def launch(argv: Sequence[str], folder: Path, strike: Strike | None = None, *, full_disk: str = "") -> Ended:
     """Run `memfactory <argv>` to its end. Writes below a path that contains `full_disk` fail with ENOSPC."""
     return Launch(argv, folder, strike, full_disk).end()
+
+
+def two_at_a_time(
+    request: pytest.FixtureRequest, name: str, work: Callable[[Any, Path], T], folders: pytest.TempPathFactory
+) -> Iterator[dict[Any, Future[T]]]:
+    """What `work(value, folder)` returns or raises, for each value of parameter `name` in the module's chosen tests.
+
+    For a module's fixture. A run uses one core: two at once take half the time.
+    """
+    chosen = [
+        item.callspec.params[name]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+        if name in item.callspec.params and request.fixturename in item.fixturenames
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            yield {value: pool.submit(work, value, folders.mktemp("run")) for value in dict.fromkeys(chosen)}
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _child(argv: list[str], out: str, err: str, strike: Strike | None, full_disk: str) -> None:

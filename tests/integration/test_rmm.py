@@ -1,15 +1,25 @@
-"""The linear reranker through the whole command: it learns, its run resumes bit for bit, and what it learned serves."""
+"""The linear reranker through the whole command: it learns, its run resumes bit for bit, and what it learned serves.
+
+It also learns while it serves: what it learned lies beside the bank, survives a kill, and belongs to that bank.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from memfactory.cli.main import run
+from memfactory.core.types import Task
+from memfactory.data.dialogue import Dialogue
+from memfactory.data.synthetic.reranking import make_reranking_task
+from memfactory.learners.linear_reranker import LinearReranker
+from tests.integration.launching import Strike, launch
 
 SMALL = (
     "agent.retriever.embedder={type: hashing_for_tests}",
@@ -68,6 +78,22 @@ def test_a_killed_run_ends_in_the_same_state(finished: Path, tmp_path: Path) -> 
     assert {**old, "seconds": 0} == {**new, "seconds": 0}
 
 
+def test_beside_the_update_it_learns_the_same(finished: Path, tmp_path: Path) -> None:
+    """Only the policy's rollouts can be stale: the reranker that draws has always learned from all draws before.
+
+    Killed with a batch ahead: the checkpoint has the reranker that has learned from it, and does not again.
+    """
+    ahead = ["trainer.max_staleness=1", "algorithm.tis_cap=2", "trainer.eval_before=false"]
+    command = ["train", "rmm", "--output-dir", str(tmp_path / "run"), *SMALL, *ahead]
+    killed = launch(command, tmp_path / "log", Strike("metrics", "step-8"))
+    assert killed.code == -9, killed.err
+    (newest,) = (tmp_path / "run" / "checkpoints").glob("step-6")
+    assert (newest / "ahead.json").exists()
+    assert run(command) == 0
+    for mine, theirs in zip(maps(tmp_path / "run" / "final"), maps(finished / "final"), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_a_trained_one_serves_in_eval(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,3 +109,114 @@ def test_a_trained_one_serves_in_eval(
         ["eval", "rmm", "--output-dir", str(tmp_path / "none"), *SMALL, f"agent.reranker.path={tmp_path}"]
     )
     assert missing == 2 and "holds no trained reranker" in capsys.readouterr().err
+
+
+# -- while it serves -------------------------------------------------------------------------------------------------
+
+QUESTIONS = 3
+
+
+def asked(index: int) -> Task:
+    return make_reranking_task(index, seed=7, split="heldout", sessions=2, turns_per_session=6, asides=5)
+
+
+def serving(folder: Path, bank: str, task: Task, *overrides: str) -> list[str]:
+    """Arguments that read the task's dialogue into `bank`, if it is not there yet, and ask its question."""
+    assert isinstance(task.evidence, Dialogue)
+    file = folder / f"{task.id.replace('/', '-')}.jsonl"
+    turns = [(turn, n) for n, session in enumerate(task.evidence.sessions) for turn in session.turns]
+    said = [{"speaker": turn.speaker, "text": turn.text, "session": n} for turn, n in turns]
+    file.write_text("".join(json.dumps(line) + "\n" for line in said))
+    command = [
+        "infer",
+        "rmm",
+        "--bank",
+        str(folder / bank),
+        "--input",
+        str(file),
+        "-q",
+        task.question,
+        "--json",
+    ]
+    return [*command, *SERVED, *overrides]
+
+
+#: Of the settings above, those of the agent.
+SERVED = tuple(setting for setting in SMALL if setting.startswith(("agent.", "~agent.")))
+ONLINE = "agent.reranker.online=true"
+
+
+@pytest.fixture
+def infer(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Ask as `serving` says; the result."""
+
+    def ask(*arguments: Any) -> Any:
+        capsys.readouterr()
+        assert run(serving(*arguments)) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return ask
+
+
+def learned(bank: Path) -> tuple[int, list[torch.Tensor]]:
+    """How often the reranker of a bank has learned, and its maps."""
+    state = torch.load(bank / "components" / "reranker" / "reranker.pt", weights_only=True)
+    return state["updates"], state["maps"]
+
+
+def test_what_is_learned_online_is_the_banks_and_survives_kills(
+    tmp_path: Path, infer: Callable[..., Any]
+) -> None:
+    tasks = [asked(index) for index in range(QUESTIONS)]
+    answers = [infer(tmp_path, "whole", task, ONLINE)["retrieved"] for task in tasks]
+    updates, whole = learned(tmp_path / "whole")
+    assert updates == QUESTIONS and all(w.abs().max() > 0 for w in whole)
+
+    assert infer(tmp_path, "killed", tasks[0], ONLINE)["retrieved"] == answers[0]
+    strike = Strike("replace", "reranker.pt")  # the answer is learned from, and not yet on the disk
+    killed = launch(serving(tmp_path, "killed", tasks[1], ONLINE), tmp_path / "log", strike)
+    assert killed.code == -9, killed.err
+    assert learned(tmp_path / "killed")[0] == 1, "the state of the first answer, whole"
+    again = [infer(tmp_path, "killed", task, ONLINE)["retrieved"] for task in tasks[1:]]
+    assert again == answers[1:], "it draws as if it had never been killed"
+    updates, maps_after = learned(tmp_path / "killed")
+    assert updates == QUESTIONS
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(maps_after, whole, strict=True))
+
+    infer(
+        tmp_path, "killed", tasks[0]
+    )  # without online=true it serves with what it learned, and learns no more
+    assert learned(tmp_path / "killed")[0] == QUESTIONS
+
+
+def test_a_bank_is_served_by_its_own_reranker(
+    finished: Path, tmp_path: Path, infer: Callable[..., Any]
+) -> None:
+    """A question that plain retrieval cannot answer, and a trained reranker beside the bank can."""
+    task, answer = asked(0), asked(0).answers[0]
+    assert infer(tmp_path, "bank", task)["answer"] != answer
+    shutil.copytree(finished / "final" / "components", tmp_path / "bank" / "components")
+    assert infer(tmp_path, "bank", task)["answer"] == answer
+    assert infer(tmp_path, "other", task)["answer"] != answer, "another bank has a reranker of its own"
+
+
+@pytest.mark.parametrize("place", ["beside the bank", "named by path"])
+def test_a_reranker_of_another_embedder_is_one_line(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = LinearReranker()
+    other._begin(32)
+    folder = tmp_path / ("bank/components/reranker" if place == "beside the bank" else "other")
+    task = asked(0)
+    assert run(serving(tmp_path, "bank", task)) == 0
+    folder.mkdir(parents=True)
+    other.save_state(folder)
+    capsys.readouterr()
+    named = [f"agent.reranker.path={folder}"] if place == "named by path" else []
+    before = (folder / "reranker.pt").read_bytes()
+    assert run(serving(tmp_path, "bank", task, ONLINE, *named)) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert captured.out == "" and len(lines) == 1 and "Traceback" not in captured.err
+    assert "trained on embeddings of 32 numbers" in lines[0] and "use the embedder" in lines[0]
+    assert (folder / "reranker.pt").read_bytes() == before, "nothing is written over it"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.launching import Strike, fingerprint, launch
+from tests.integration.launching import Strike, fingerprint, launch, two_at_a_time
 from tests.integration.projects import write_project
 
 STRIKES = [
@@ -49,12 +51,24 @@ def test_stale_rows_are_weighed_by_what_the_weights_have_moved_since(whole: dict
     assert all(record["tis_weight_mean"] > 0 and record["grad_norm"] > 0 for record in whole["metrics"])
 
 
+@pytest.fixture(scope="module")
+def struck(
+    request: pytest.FixtureRequest, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Strike, Future[dict[str, Any]]]]:
+    """By strike, what a run leaves that it killed and that was started again."""
+
+    def kill_and_start_again(strike: Strike, folder: Path) -> dict[str, Any]:
+        killed = launch(arguments(recipe, folder / "run"), folder, strike)
+        assert killed.code == -9, f"the run was not killed:\n{killed.out}{killed.err}"
+        ended = launch(arguments(recipe, folder / "run"), folder)
+        assert ended.code == 0, ended.err
+        return fingerprint(folder / "run")
+
+    yield from two_at_a_time(request, "strike", kill_and_start_again, tmp_path_factory)
+
+
 @pytest.mark.parametrize("strike", STRIKES, ids=str)
 def test_killed_and_started_again_it_ends_the_same(
-    strike: Strike, whole: dict[str, Any], recipe: Path, tmp_path: Path
+    strike: Strike, struck: dict[Strike, Future[dict[str, Any]]], whole: dict[str, Any]
 ) -> None:
-    killed = launch(arguments(recipe, tmp_path / "run"), tmp_path, strike)
-    assert killed.code == -9, f"the run was not killed:\n{killed.out}{killed.err}"
-    ended = launch(arguments(recipe, tmp_path / "run"), tmp_path)
-    assert ended.code == 0, ended.err
-    assert fingerprint(tmp_path / "run") == whole
+    assert struck[strike].result() == whole

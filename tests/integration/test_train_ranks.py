@@ -16,6 +16,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from tests.integration.launching import Strike, launch
 from tests.integration.projects import write_project
 
 #: The reward of `projects`, which on demand waits once a checkpoint is there, or fails on one rank.
@@ -109,7 +110,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path) -> Pat
 def alone(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Path:
     """The same recipe trained by one process, with the local learner."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    finish(["train", str(recipe), "-o", str(run)])
+    ended = launch(["train", str(recipe), "-o", str(run)], run.parent / "log")
+    assert ended.code == 0, ended.err
     return run
 
 
@@ -172,20 +174,50 @@ def test_killed_launcher_leaves_no_orphan_and_one_process_goes_on(
     assert none_left(ranks)
     for path in checkpoint.parent.glob("*.held-*"):
         path.unlink()
-    done = finish(["train", str(recipe), "-o", str(run)])  # another learner, one process
-    assert "resuming after step 2 of 3" in done.out
+    ended = launch(["train", str(recipe), "-o", str(run)], tmp_path / "log")  # another learner, one process
+    assert ended.code == 0 and "resuming after step 2 of 3" in ended.out, ended.err
     same_end(run, alone)
+
+
+def test_rollouts_beside_the_update_on_two_ranks_then_on_one(recipe: Path, tmp_path: Path) -> None:
+    """`max_staleness=1`: two ranks make rows ahead and are killed, one process goes on with them; all as one alone."""
+    ahead = ["trainer.max_staleness=1", "algorithm.tis_cap=2", "trainer.steps=4", "trainer.eval_before=false"]
+    alone, run = tmp_path / "alone" / "run", tmp_path / "run"
+    ended = launch(["train", str(recipe), "-o", str(alone), *ahead], tmp_path / "log")
+    assert ended.code == 0, ended.err
+    checkpoint = run / "checkpoints" / "step-2"
+    command = ["train", str(recipe), "-o", str(run), *ahead]
+    started = Started([*command, "--nproc", "2"], HOLD_AFTER=str(checkpoint))
+    started.wait_for(
+        lambda: len(list(checkpoint.parent.glob("step-2.held-*"))) == 2
+    )  # beside the third update
+    ranks = started.ranks()
+    started.process.kill()
+    started.process.communicate()
+    assert none_left(ranks)
+    assert (checkpoint / "ahead.json").exists()
+    for path in checkpoint.parent.glob("*.held-*"):
+        path.unlink()
+    mine, theirs = metrics(run), metrics(alone)
+    assert [record["rows"] for record in mine] == [record["rows"] for record in theirs[:2]]
+    ended = launch(command, tmp_path / "log")
+    assert ended.code == 0 and "resuming after step 2 of 4" in ended.out, ended.err
+    mine = metrics(run)
+    for key in ("reward", "loss", "mismatch_kl", "tokens/completion"):
+        assert [r[key] for r in mine] == pytest.approx([r[key] for r in theirs], abs=1e-4), key
+    assert mine[1]["mismatch_kl"] > 1e-6, (
+        "rows of the second step come from the weights before the first update"
+    )
+    assert difference(run, alone) < 1e-4
 
 
 def test_killed_rank_ends_all_and_other_ranks_go_on(recipe: Path, alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     checkpoint = run / "checkpoints" / "step-2"
     command = ["train", str(recipe), "-o", str(run)]
-    single = Started(command, HOLD_AFTER=str(checkpoint))  # written by one process ...
-    single.wait_for(lambda: (checkpoint.parent / "step-2.held-0").exists())
-    single.process.kill()
-    single.process.communicate()
-    (checkpoint.parent / "step-2.held-0").unlink()
+    # written by one process ...
+    single = launch(command, tmp_path / "log", Strike("replace", "checkpoints/step-2", after=True))
+    assert single.code == -9, single.err
     double = Started(
         [*command, "--nproc", "2"], HOLD_AFTER=str(checkpoint)
     )  # ... gone on with by two, one killed ...

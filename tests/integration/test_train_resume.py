@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.launching import Strike, fingerprint, launch
+from tests.integration.launching import Launch, Strike, fingerprint, launch, two_at_a_time
 from tests.integration.projects import write_project
 
 STRIKES = [
@@ -66,16 +68,31 @@ def test_the_small_recipe_learns_something(whole: dict[str, Any], policy_folder:
     assert load_file(policy_folder / "model.safetensors")
 
 
+@pytest.fixture(scope="module")
+def struck(
+    request: pytest.FixtureRequest,
+    recipe: Path,
+    whole: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[Strike, Future[dict[str, Any]]]]:
+    """By strike, what a run leaves that it killed and that was started again."""
+
+    def kill_and_start_again(strike: Strike, folder: Path) -> dict[str, Any]:
+        command = ["train", str(recipe), "-o", str(folder / "run")]
+        killed = launch(command, folder, strike)
+        assert killed.code == -9, f"the run was not killed:\n{killed.out}{killed.err}"
+        again = launch(command, folder)
+        assert again.code == 0, again.err
+        return fingerprint(folder / "run")
+
+    yield from two_at_a_time(request, "strike", kill_and_start_again, tmp_path_factory)
+
+
 @pytest.mark.parametrize("strike", STRIKES, ids=str)
 def test_killed_and_started_again_it_ends_the_same(
-    strike: Strike, recipe: Path, whole: dict[str, Any], tmp_path: Path
+    strike: Strike, struck: dict[Strike, Future[dict[str, Any]]], whole: dict[str, Any]
 ) -> None:
-    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
-    killed = launch(command, tmp_path, strike)
-    assert killed.code == -9, f"the run was not killed:\n{killed.out}{killed.err}"
-    again = launch(command, tmp_path)
-    assert again.code == 0, again.err
-    assert fingerprint(tmp_path / "run") == whole
+    assert struck[strike].result() == whole
 
 
 def test_killed_at_every_start_it_still_gets_there(
@@ -101,8 +118,11 @@ def test_killed_at_every_start_it_still_gets_there(
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     recipe: Path, whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    for seed in (1, 2):
-        ended = launch(["train", str(recipe), "-o", str(tmp_path / str(seed)), f"seed={seed}"], tmp_path)
+    runs = [
+        Launch(["train", str(recipe), "-o", str(tmp_path / str(seed)), f"seed={seed}"], tmp_path)
+        for seed in (1, 2)
+    ]
+    for ended in [run.end() for run in runs]:
         assert ended.code == 0, ended.err
     assert fingerprint(tmp_path / "1") == whole
     other = fingerprint(tmp_path / "2")
@@ -110,13 +130,23 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     assert other["rollouts"] != whole["rollouts"]
 
 
+def whole_and_killed(recipe: Path, folder: Path, options: list[str]) -> None:
+    """Two runs at once, `whole` and `killed`; the latter is killed in its third step and then gone on with."""
+    command = ["train", str(recipe), *options, "-o"]
+    whole = Launch([*command, str(folder / "whole")], folder)
+    killed = Launch([*command, str(folder / "killed")], folder, Strike("metrics", "step-3"))
+    for ended, code in (
+        (killed.end(), -9),
+        (launch([*command, str(folder / "killed")], folder), 0),
+        (whole.end(), 0),
+    ):
+        assert ended.code == code, ended.err
+
+
 def test_a_step_without_an_update_in_the_middle_resumes_the_same(recipe: Path, tmp_path: Path) -> None:
     """Such a step leaves the sampler as it was; a resumed run must not differ in anything either."""
     options = ["reward.letters.weight=0.0", "algorithm.drop_zero_variance=true"]
-    for name, strike in (("whole", None), ("killed", Strike("metrics", "step-3"))):
-        command = ["train", str(recipe), "-o", str(tmp_path / name), *options]
-        assert launch(command, tmp_path, strike).code == (0 if strike is None else -9)
-    assert launch(command, tmp_path).code == 0
+    whole_and_killed(recipe, tmp_path, options)
     whole = fingerprint(tmp_path / "whole")
     assert [record["rows"] for record in whole["metrics"]] == [0, 0, 0]
     assert fingerprint(tmp_path / "killed") == whole
@@ -138,11 +168,7 @@ def test_evaluations_in_between_change_nothing_and_resume(
 
 def test_lora_resumes_bit_for_bit(recipe: Path, tmp_path: Path) -> None:
     options = ["learner.lora_rank=4", "learner.lora_dropout=0.1", "algorithm.kl_coef=0.01"]
-    for name, strike in (("whole", None), ("killed", Strike("metrics", "step-3"))):
-        command = ["train", str(recipe), "-o", str(tmp_path / name), *options]
-        ended = launch(command, tmp_path, strike)
-        assert ended.code == (0 if strike is None else -9), ended.err
-    assert launch(command, tmp_path).code == 0
+    whole_and_killed(recipe, tmp_path, options)
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
 
 
@@ -193,8 +219,8 @@ def test_with_vllm_from_a_trained_folder_killed_and_the_same(
         assert "Traceback" not in error, error
         return process.returncode
 
-    assert start("whole", None) == 0
-    assert start("killed", 1) == -9
+    with ThreadPoolExecutor() as pool:  # two engines start in the time of one
+        assert list(pool.map(start, ("whole", "killed"), (None, 1))) == [0, -9]
     assert not (tmp_path / "killed" / "final").exists()
     assert start("killed", None) == 0
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")

@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.launching import Launch, Strike, fingerprint, launch
+from tests.integration.launching import Ended, Launch, Strike, fingerprint, launch, two_at_a_time
 from tests.integration.projects import write_project
 
 
@@ -30,23 +32,43 @@ def finished(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("at", "name", "steps_done"), [("update", "", 1), ("rollout", "eval-1x", 0)])
+#: A signal before the first update stops after step 1, one in the evaluation before training after none.
+SIGNALS = [
+    (Strike(at, name, number=number), steps_done)
+    for number in (signal.SIGINT, signal.SIGTERM)
+    for at, name, steps_done in (("update", "", 1), ("rollout", "eval-1x", 0))
+]
+
+
+@pytest.fixture(scope="module")
+def stopped(
+    request: pytest.FixtureRequest, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Any, Future[dict[str, Any]]]]:
+    """By signal, what a run leaves that it stopped and that was started again."""
+
+    def stop_and_start_again(case: tuple[Strike, int], folder: Path) -> dict[str, Any]:
+        strike, steps_done = case
+        command = ["train", str(recipe), "-o", str(folder / "run")]
+        stopped = launch(command, folder, strike)
+        assert stopped.code == 128 + strike.number
+        assert "Traceback" not in stopped.err
+        assert f"stopped after step {steps_done}, saved" in stopped.out
+        checkpoints = [path.name for path in (folder / "run" / "checkpoints").iterdir()]
+        assert checkpoints == [f"step-{steps_done}"]
+        assert not (folder / "run" / "final").exists()
+        again = launch(command, folder)
+        assert again.code == 0, again.err
+        assert f"resuming after step {steps_done} of 3" in again.out
+        return fingerprint(folder / "run")
+
+    yield from two_at_a_time(request, "case", stop_and_start_again, tmp_path_factory)
+
+
+@pytest.mark.parametrize("case", SIGNALS, ids=lambda case: f"{case[0].number}-{case[0].at}")
 def test_a_signal_finishes_the_step_saves_and_resumes_the_same(
-    number: int, at: str, name: str, steps_done: int, recipe: Path, finished: Path, tmp_path: Path
+    case: tuple[Strike, int], stopped: dict[Any, Future[dict[str, Any]]], finished: Path
 ) -> None:
-    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
-    stopped = launch(command, tmp_path, Strike(at, name, number=number))
-    assert stopped.code == 128 + number
-    assert "Traceback" not in stopped.err
-    assert f"stopped after step {steps_done}, saved" in stopped.out
-    checkpoints = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert checkpoints == [f"step-{steps_done}"]
-    assert not (tmp_path / "run" / "final").exists()
-    again = launch(command, tmp_path)
-    assert again.code == 0, again.err
-    assert f"resuming after step {steps_done} of 3" in again.out
-    assert fingerprint(tmp_path / "run") == fingerprint(finished)
+    assert stopped[case].result() == fingerprint(finished)
 
 
 def test_a_second_signal_stops_at_once(recipe: Path, finished: Path, tmp_path: Path) -> None:
@@ -111,54 +133,82 @@ def test_a_finished_run_killed_while_showing_its_summary_shows_it_again(recipe: 
     assert after == before
 
 
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [
-        ("learner.lr=2e-3", "learner.lr"),
-        ("seed=7", "seed"),
-        ("trainer.steps=4", "trainer.steps"),
-        ("data.train.size=41", "data.train.size"),
-        ("reward.letters.weight=2.0", "reward.letters.weight"),
-        ("~data.eval.2x", "data.eval.2x"),
-    ],
-)
+OTHERS = {
+    "learner.lr=2e-3": "learner.lr",
+    "seed=7": "seed",
+    "trainer.steps=4": "trainer.steps",
+    "data.train.size=41": "data.train.size",
+    "reward.letters.weight=2.0": "reward.letters.weight",
+    "~data.eval.2x": "data.eval.2x",
+}
+SAME = ["trainer.save_every=1", "trainer.keep_last=3", "trainer.log_rollouts=1"]
+
+
+@pytest.fixture(scope="module")
+def changed(
+    request: pytest.FixtureRequest, recipe: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[tuple[Ended, dict[str, Any]]]]]:
+    """By change of the recipe, how a start on a copy of the finished run ends, and what is there then."""
+
+    def start(change: str, folder: Path) -> tuple[Ended, dict[str, Any]]:
+        copy = Path(shutil.copytree(finished, folder / "run"))
+        ended = launch(["train", str(recipe), "-o", str(copy), change], folder)
+        return ended, fingerprint(copy)
+
+    yield from two_at_a_time(request, "change", start, tmp_path_factory)
+
+
+@pytest.mark.parametrize("change", OTHERS)
 def test_another_recipe_on_the_same_folder_is_refused(
-    change: str, key: str, recipe: Path, finished: Path
+    change: str, changed: dict[str, Future[tuple[Ended, dict[str, Any]]]], finished: Path
 ) -> None:
-    before = fingerprint(finished)
-    ended = launch(["train", str(recipe), "-o", str(finished), change], finished.parent)
+    ended, left = changed[change].result()
     assert ended.code == 2
     assert len(ended.error_lines) == 1
-    assert key in ended.err and "--fresh" in ended.err
-    assert fingerprint(finished) == before
+    assert OTHERS[change] in ended.err and "--fresh" in ended.err
+    assert left == fingerprint(finished)
 
 
-@pytest.mark.parametrize("change", ["trainer.save_every=1", "trainer.keep_last=3", "trainer.log_rollouts=1"])
-def test_what_does_not_change_the_result_may_change(change: str, recipe: Path, finished: Path) -> None:
-    assert launch(["train", str(recipe), "-o", str(finished), change], finished.parent).code == 0
-
-
-@pytest.mark.parametrize(
-    "strike",
-    [
-        None,
-        Strike("rmtree", "checkpoints.old.partial", nth=2),
-        Strike("rmtree", "final.old.partial", nth=2),
-        Strike("replace", "/recipe.yaml"),
-    ],
-    ids=str,
-)
-def test_fresh_starts_over_also_when_it_was_killed(
-    strike: Strike | None, recipe: Path, finished: Path, tmp_path: Path
+@pytest.mark.parametrize("change", SAME)
+def test_what_does_not_change_the_result_may_change(
+    change: str, changed: dict[str, Future[tuple[Ended, dict[str, Any]]]]
 ) -> None:
-    """The folder held a run with another learning rate; afterwards nothing of it is left."""
-    command = ["train", str(recipe), "-o", str(tmp_path / "run")]
-    assert launch([*command, "learner.lr=5e-3", "trainer.steps=1"], tmp_path).code == 0
-    if strike is not None:
-        assert launch([*command, "--fresh"], tmp_path, strike).code == -9
-    ended = launch([*command, "--fresh"], tmp_path)
-    assert ended.code == 0, ended.err
-    assert fingerprint(tmp_path / "run") == fingerprint(finished)
+    ended, _ = changed[change].result()
+    assert ended.code == 0 and "this run is finished" in ended.out
+
+
+FRESH = [
+    None,
+    Strike("rmtree", "checkpoints.old.partial", nth=2),
+    Strike("rmtree", "final.old.partial", nth=2),
+    Strike("replace", "/recipe.yaml"),
+]
+
+
+@pytest.fixture(scope="module")
+def anew(
+    request: pytest.FixtureRequest, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Any, Future[dict[str, Any]]]]:
+    """By strike, what `--fresh` leaves of a folder that held a run with another learning rate."""
+
+    def begin_anew(strike: Strike | None, folder: Path) -> dict[str, Any]:
+        command = ["train", str(recipe), "-o", str(folder / "run")]
+        assert launch([*command, "learner.lr=5e-3", "trainer.steps=1"], folder).code == 0
+        if strike is not None:
+            assert launch([*command, "--fresh"], folder, strike).code == -9
+        ended = launch([*command, "--fresh"], folder)
+        assert ended.code == 0, ended.err
+        return fingerprint(folder / "run")
+
+    yield from two_at_a_time(request, "strike", begin_anew, tmp_path_factory)
+
+
+@pytest.mark.parametrize("strike", FRESH, ids=str)
+def test_fresh_starts_over_also_when_it_was_killed(
+    strike: Strike | None, anew: dict[Any, Future[dict[str, Any]]], finished: Path
+) -> None:
+    """Afterwards nothing of the other run is left."""
+    assert anew[strike].result() == fingerprint(finished)
 
 
 def test_keep_last_keeps_the_newest_and_the_run_can_go_on_from_an_older_one(

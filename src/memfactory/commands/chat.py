@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import io
 import sys
 from collections.abc import Callable, Coroutine
@@ -198,9 +199,26 @@ class Chat:
         self.over = True
 
     def _wait(self, work: Coroutine[Any, Any, T], doing: str) -> T:
-        """Run until it is done. Ctrl-C cancels it, and only it."""
-        with _waiting(self.errors, doing):
-            return self.runner.run(work)
+        """Run until it is done. Ctrl-C cancels it, and only it.
+
+        What is being done is shown from within, when asyncio has taken over Ctrl-C. A Ctrl-C just before that leaves
+        a task behind that would begin with the next message: it then finds that it was given up.
+        """
+        given_up = False
+
+        async def shown() -> T:
+            if given_up:
+                raise asyncio.CancelledError
+            with _waiting(self.errors, doing):
+                return await work
+
+        try:
+            return self.runner.run(shown())
+        except KeyboardInterrupt:
+            given_up = True
+            if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+                work.close()
+            raise
 
 
 def _waiting(errors: Console, doing: str) -> contextlib.AbstractContextManager[Any]:

@@ -25,6 +25,10 @@ _FIELDS = tuple(field.name for field in fields(Memory))
 
 def read_banks(path: str) -> dict[str, Bank]:
     """The banks of every dialogue of a file, by the dialogue's id. Raises `BadInput` naming line and field."""
+    if not Path(path).expanduser().exists():
+        raise BadInput(
+            f"{path}: no such file of banks; make it with: memfactory data banks RECIPE --output {path}"
+        )
     records = LineRecords(path)
     if len(records) == 0:
         raise BadInput(f"{path}: the file is empty; make it with: memfactory data banks")

@@ -43,7 +43,7 @@ class DataSet:
     """One entry of the catalogue.
 
     `reader` is the data component that reads it, `parts` are its files by the names that `fetch` takes; without any
-    it is generated here, and `make` says how.
+    it is generated here, and `make` says how. `making` is the command that makes files of it from other data.
     """
 
     name: str
@@ -53,6 +53,7 @@ class DataSet:
     licence: str
     parts: Mapping[str, HubFile | WebFile] = field(default_factory=dict)
     make: str = ""
+    making: str = ""
 
     @property
     def folder(self) -> str:
@@ -123,6 +124,7 @@ CATALOG: tuple[DataSet, ...] = (
             },
         },
         make="or memfactory data make hotpotqa-long, also 12800 and 25600 paragraphs",
+        making="memfactory data make hotpotqa-long --source HOTPOTQA.json --paragraphs N",
     ),
     DataSet(
         "musique",
@@ -204,9 +206,25 @@ def find(name: str) -> DataSet:
 
 
 def where_to_get(path: str) -> str:
-    """A hint for a data file that is not there: how to get it, if it lies where `fetch` puts one; else nothing."""
-    parts = path.replace("\\", "/").split("/")
+    """A hint for a data file that is not there; nothing for one that the catalogue does not know.
+
+    A published file is fetched to where it is looked for. Another name in a folder of `fetch` is one of a file that
+    is made here, or the published ones are to be named in its place.
+    """
+    *folders, name = path.replace("\\", "/").split("/")
     for entry in CATALOG:
-        if entry.parts and entry.folder.split("/") == parts[:2] and len(parts) > 2:
+        published = {file.name: part for part, file in entry.parts.items()}
+        if not published:
+            continue
+        if folders[:2] != entry.folder.split("/"):
+            if name not in published or name[:4] != entry.name[:4]:  # dev.parquet elsewhere may be anybody's
+                continue
+            where = "/".join(folders) or "."
+            return f"; get it with: memfactory data fetch {entry.name} {published[name]} --output {where}"
+        if name in published or any(file.endswith(".tar.gz") for file in published):
             return f"; get it with: memfactory data fetch {entry.name}"
+        brought = f"memfactory data fetch {entry.name} brings {', '.join(published)}"
+        if entry.making:
+            return f"; make it with: {entry.making} --output {path}; or name a published file: {brought}"
+        return f"; {brought}"
     return ""

@@ -28,7 +28,8 @@ from memfactory.memory.lance_rows import (
     schema,
     to_table,
 )
-from memfactory.memory.layered import BankState, LayeredBank, TextIndexOnce
+from memfactory.memory.layered import LayeredBank
+from memfactory.memory.layered_reader import BankState, TextIndexOnce
 from memfactory.memory.layers import Layer, compacted, merged
 
 FORMAT, VERSION = "memfactory-memory-bank", 1

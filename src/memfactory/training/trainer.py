@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,6 @@ from typing import Any, Protocol
 
 from memfactory.agents.components import ComponentLearner, load_components, save_components
 from memfactory.algorithms.objective import Objective
-from memfactory.core.errors import BadInput
 from memfactory.core.files import new_folder, write_json
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.learners.base import Learner
@@ -21,21 +19,10 @@ from memfactory.training.ahead import Background, Collected, load_batch, save_ba
 from memfactory.training.ahead import Batch as Batch  # sources of rows look for it here
 from memfactory.training.interrupt import StopRequest
 from memfactory.training.run_folder import RunFolder
+from memfactory.training.state import TrainState, read_state, write_state
 from memfactory.training.trackers.base import held_out_scores
 
-STATE_FORMAT = 1
 _AHEAD = "ahead.json"
-
-
-@dataclass
-class TrainState:
-    """What a checkpoint remembers besides the learner. `step` counts finished steps."""
-
-    step: int = 0
-    position: int = 0
-    """How many tasks (or traces) were taken from the data so far."""
-    seconds: float = 0.0
-    """Wall-clock seconds spent on this run, over all its starts."""
 
 
 class RowSource(Protocol):
@@ -247,7 +234,7 @@ class Trainer:
             self.learner.save_policy(folder / "policy")
             if self.ranks.first:
                 save_components(self.components, folder / "components")
-                write_json(folder / "trainer.json", {"format": STATE_FORMAT, **vars(self.state)})
+                write_state(folder, self.state)
                 if self.ahead is not None:
                     save_batch(folder / _AHEAD, self.ahead)
         if self.ranks.first:
@@ -268,7 +255,7 @@ class Trainer:
         checkpoints = self.ranks.broadcast(self.run.checkpoints())
         if checkpoints:
             _, folder = checkpoints[-1]
-            self.state = _read_state(folder / "trainer.json")
+            self.state = read_state(folder)
             self.learner.load_state(folder / "learner")
             load_components(self.components, folder / "components")
             if self.schedule.max_staleness and self.state.step < self.schedule.steps:
@@ -292,18 +279,6 @@ class Trainer:
                 self.learner.save_policy(folder)
                 if self.ranks.first:
                     save_components(self.components, folder / "components")
-
-
-def _read_state(path: Path) -> TrainState:
-    try:
-        value = json.loads(path.read_text())
-        if value.pop("format") != STATE_FORMAT:
-            raise BadInput(f"{path}: written by another version of MemFactory; use --fresh or that version")
-        return TrainState(**value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{path}: not a readable checkpoint ({error}); delete its folder to use an older one"
-        ) from error
 
 
 def _finite(value: Any) -> Any:

@@ -109,3 +109,18 @@ def test_a_missing_file_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(BadInput, match=r"no such data file; get it with: memfactory data fetch locomo"):
         open_records("data/locomo/locomo10.json")
     assert where_to_get("data/mine.jsonl") == where_to_get("elsewhere/locomo/x") == ""
+    assert where_to_get("longmemeval_s_cleaned.json") == (
+        "; get it with: memfactory data fetch longmemeval s --output ."
+    )
+    assert where_to_get("mine/hotpot_train_v1.1.json") == (
+        "; get it with: memfactory data fetch hotpotqa train --output mine"
+    )
+    assert where_to_get("mine/dev.parquet") == where_to_get("mine/eval_50.json") == "", "anybody's names"
+
+
+def test_a_file_that_is_made_is_not_fetched() -> None:
+    """`fetch` brings other names: to say that it gets this one would send the user in a circle."""
+    hint = where_to_get("data/hotpotqa_long/train.parquet")
+    assert "memfactory data make hotpotqa-long --source" in hint
+    assert "--output data/hotpotqa_long/train.parquet" in hint and "hotpotqa_train_32k.parquet" in hint
+    assert where_to_get("data/msc/session_5/test.txt") == "; get it with: memfactory data fetch msc"

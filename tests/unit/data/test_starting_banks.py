@@ -164,7 +164,7 @@ def test_pairs_of_generated_dialogues_are_made_when_they_are_asked_for() -> None
     [
         ([Task("t", "?", "a text")], {}, "need a source of tasks about dialogues.*'t'"),
         ([task("D3:1", annotated=False)], {}, "dialogue 'd'.*memfactory data banks"),
-        ([task("D3:1")], {"banks": "nowhere.jsonl"}, "nowhere.jsonl: no such data file"),
+        ([task("D3:1")], {"banks": "nowhere.jsonl"}, "nowhere.jsonl: no such file of banks; make it with"),
     ],
 )
 def test_what_cannot_begin_with_memories_is_one_line(
