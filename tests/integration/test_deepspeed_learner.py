@@ -51,6 +51,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "zero2 offloaded": {"zero_stage": 2, "offload_optimizer": True},
     "zero3 offloaded": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True},
 }
+NF4: dict[str, Any] = {"quantization": "nf4", "packing": True}
+ROUNDED: dict[str, dict[str, Any]] = {"zero0": {"zero_stage": 0}, "zero2": {"zero_stage": 2}}
 BFLOAT16 = {"zero1": {"zero_stage": 1}, "zero2": {"zero_stage": 2}, "zero3": {"zero_stage": 3}}
 FIRST, LAST = 3, 5  # the state is saved between
 
@@ -119,6 +121,7 @@ def _cases(ranks: Ranks, folder: Path, local: Path, policy: Path) -> None:
             keep(folder, f"{name}-{kind}-moved", ranks, {}, weights(moved))
     if ranks.world == 2:
         _others(ranks, folder)
+        _rounded(ranks, folder, policy)
         _parity(ranks, folder, policy)
 
 
@@ -131,6 +134,13 @@ def _others(ranks: Ranks, folder: Path) -> None:
         metrics = train(learner, "full", 0, FIRST)
         learner.save_state(folder / f"bfloat16-{name}-state")
         keep(folder, f"bfloat16-{name}", ranks, metrics, weights(learner))
+
+
+def _rounded(ranks: Ranks, folder: Path, policy: Path) -> None:
+    """Adapters on a base in 4 bits, rows packed."""
+    for name, fields in ROUNDED.items():
+        learner = make("lora", ranks, model=policy, **NF4, **fields)
+        keep(folder, f"nf4-{name}", ranks, train(learner, "lora", 0, FIRST), weights(learner))
 
 
 def _parity(ranks: Ranks, folder: Path, policy: Path) -> None:
@@ -240,6 +250,18 @@ def test_bfloat16_keeps_float32_master_weights(name: str, ranks_ran: Path, local
     fine = sum(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in master.values())
     assert fine == len(master)  # more digits than bfloat16 holds
     assert farthest(master, {name: tensors[name].float() for name in master}) < 2e-2
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_adapters_on_4_bits_and_packed_rows_give_the_same(
+    name: str, ranks_ran: Path, policy_folder: Path
+) -> None:
+    alone = make("lora", model=policy_folder, **NF4)
+    expected = train(alone, "lora", 0, FIRST)
+    for rank in (0, 1):
+        metrics, tensors = torch.load(ranks_ran / f"nf4-{name}-rank{rank}.pt")
+        assert farthest(tensors, weights(alone)) < 1e-5
+        assert metrics["loss"] == pytest.approx(expected["loss"], rel=1e-4, abs=1e-5)
 
 
 def test_parity_counts_the_worst_rank_on_every_rank(ranks_ran: Path) -> None:

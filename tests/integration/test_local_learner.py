@@ -107,7 +107,9 @@ def test_same_weights_as_a_naive_loop(objective):
         torch.testing.assert_close(tensor, expected[name], atol=5e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"micro_batch_tokens": 2000}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    "options", [{"micro_batch_tokens": 2000}, {"gradient_checkpointing": True}, {"packing": True}]
+)
 @pytest.mark.parametrize("lora", [{}, LORA])
 def test_cutting_and_checkpointing_do_not_change_the_result(options, lora):
     rows = random_rows()

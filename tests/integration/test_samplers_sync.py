@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput, ParityError
-from memfactory.core.types import SamplingParams, SamplingRequest
+from memfactory.core.types import Row, SamplingParams, SamplingRequest
+from memfactory.learners.local import LocalLearner
+from memfactory.samplers.roles import Cast
 from memfactory.samplers.scripted import ScriptedSampler
 from memfactory.samplers.sync import check_parity, sync_and_check
+from memfactory.samplers.vllm import VllmSampler
 from tests.tiny_models import ScoringLearner
 
 THRESHOLD = 1e-3
@@ -73,6 +77,35 @@ def test_a_stale_tied_output_layer_is_found_out(
         sync_and_check(vllm_sampler, learner, prompts[:6], THRESHOLD, version=1)
     finally:
         vllm_sampler.load_weights(ScoringLearner(policy_folder).named_weights(), version=0)
+
+
+@pytest.mark.vllm
+def test_adapters_alone_are_synced(policy_folder: Path, codec: Any, prompts: Any) -> None:
+    learner = LocalLearner(model=policy_folder, device="cpu", lr=0.05, lora_rank=3, lora_alpha=8)
+    rows = [Row(tuple(ids), (11, 12, 13), (-5.0,) * 3, 1.0, n) for n, ids in enumerate(prompts[:4])]
+    engine = VllmSampler(
+        kv_cache_gb=0.1,
+        max_num_seqs=16,
+        adapter_sync=True,
+        model_folder=policy_folder,
+        codec=codec,
+        max_model_len=128,
+        lora_rank=3,
+    )
+    sampler = Cast(engine)
+    try:
+        check_parity(sampler, learner, prompts[:4], THRESHOLD)  # adapters begin as nothing
+        for version in (1, 2, 2):  # the same version comes again after an evaluation
+            learner.update(rows, Objective())
+            with pytest.raises(ParityError):
+                check_parity(sampler, learner, prompts[:4], THRESHOLD)
+            metrics = sync_and_check(sampler, learner, prompts[:4], THRESHOLD, version)
+            assert metrics["sync/parity_max"] < THRESHOLD
+            assert sampler.policy_version == version
+        with pytest.raises(RuntimeError, match="takes adapters"):
+            sampler.load_weights(learner.named_weights(), 3)
+    finally:
+        sampler.close()
 
 
 @pytest.mark.vllm

@@ -16,7 +16,6 @@ from memfactory.recipe.load import Recipe, load_recipe
 from memfactory.training.run_folder import RunFolder
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_ADAPTER = "adapter_model.safetensors"
 
 
 def export(
@@ -92,10 +91,10 @@ def _refuse_foreign(target: Path) -> None:
 
 def _write_adapter(state: Path, folder: Path, recipe: Recipe) -> None:
     """An adapter folder of peft from a learner's state: its weights, and the settings of the recipe."""
-    from peft import LoraConfig
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
+    from memfactory.learners.adapters import Adapter
     from memfactory.learners.files import WEIGHTS
     from memfactory.models.load import load_tokenizer
 
@@ -105,25 +104,13 @@ def _write_adapter(state: Path, folder: Path, recipe: Recipe) -> None:
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{file}: cannot be read: {error}") from error
     learner: Mapping[str, Any] = recipe.schema.learner
-    # peft leaves its own name of the adapter out of files; all-linear is written as the layers that it meant.
-    named = {name.replace(".default.", ".", 1): tensor for name, tensor in tensors.items()}
-    layers = sorted({re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", name) for name in named})
-    everything = list(learner["lora_targets"]) == ["all-linear"]
-    targets = (
-        sorted({layer.rpartition(".")[2] for layer in layers}) if everything else learner["lora_targets"]
-    )
-    config = LoraConfig(
-        r=learner["lora_rank"],
-        lora_alpha=learner["lora_alpha"],
-        lora_dropout=learner["lora_dropout"],
-        target_modules=list(targets),
-        bias="none",
-        task_type="CAUSAL_LM",
-        inference_mode=True,
-        base_model_name_or_path=recipe.schema.model.path,
-    )
-    config.save_pretrained(str(folder))
-    save_file(named, folder / _ADAPTER, metadata={"format": "pt"})
+    Adapter(
+        rank=learner["lora_rank"],
+        alpha=learner["lora_alpha"],
+        dropout=learner["lora_dropout"],
+        targets=learner["lora_targets"],
+        tensors=tensors,
+    ).write(folder, base=recipe.schema.model.path)
     load_tokenizer(state.parent / "policy").save_pretrained(folder)
 
 

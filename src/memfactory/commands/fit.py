@@ -225,7 +225,24 @@ def _changes(first: Estimate) -> list[_Change]:
                 ),
             )
         )
+    if now.quantization is None:
+        words = [] if now.lora_rank else ["learner=deepspeed_lora" if now.sharded else "learner=local_lora"]
+        words += ["learner.zero_stage=2"] if now.sharded and now.zero_stage == 3 else []
+        found.append((" ".join([*words, "learner.quantization=nf4"]), lambda x: _rounded(x, now)))
     return found
+
+
+def _rounded(layout: LearnerLayout, now: LearnerLayout) -> LearnerLayout:
+    """Adapters on a base in 4 bits, which cannot be sharded."""
+    return replace(
+        layout,
+        quantization="nf4",
+        lora_rank=layout.lora_rank or 16,
+        sharded=now.sharded,
+        zero_stage=min(layout.zero_stage, 2),
+        offload_optimizer=now.offload_optimizer,
+        offload_param=False,
+    )
 
 
 def _changed(shape: ModelShape, first: Estimate, changes: Sequence[_Change]) -> tuple[Estimate, list[str]]:

@@ -95,7 +95,9 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
     roles = other_roles(schema)
     own = [role for role in policy.frozen if has_own_engine(roles[role], training=training)]
     shared = divided(schema.sampler, 1 + sum(roles[role].sampler is None for role in own))
-    cast = Cast(_start(recipe, shared, policy, ranks))
+    # Only the policy's engine is ever synced; the others are as they were loaded.
+    rank = int(schema.learner.get("lora_rank") or 0) if training else 0
+    cast = Cast(_start(recipe, shared, policy, ranks, lora_rank=rank))
     try:
         for role, config in roles.items():
             sampler = cast.policy
@@ -126,7 +128,9 @@ def has_own_engine(config: RoleConfig, *, training: bool) -> bool:
     return training or (config.path, config.max_model_len, config.sampler) != (None, None, None)
 
 
-def _start(recipe: Recipe, spec: Mapping[str, Any], policy: Policy, ranks: Ranks) -> Sampler:
+def _start(
+    recipe: Recipe, spec: Mapping[str, Any], policy: Policy, ranks: Ranks, lora_rank: int = 0
+) -> Sampler:
     model = recipe.schema.model
     sampler: Sampler = build_component(
         "sampler",
@@ -138,6 +142,7 @@ def _start(recipe: Recipe, spec: Mapping[str, Any], policy: Policy, ranks: Ranks
         seed=recipe.schema.seed,
         trust_remote_code=model.trust_remote_code,
         ranks=ranks,
+        lora_rank=lora_rank,
     )
     return sampler
 

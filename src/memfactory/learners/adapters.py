@@ -5,14 +5,21 @@ Base weights are never touched: merging happens on copies, tensor by tensor, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from memfactory.core.errors import BadInput
+
+#: The file of an adapter folder that has the matrices.
+ADAPTER_FILE = "adapter_model.safetensors"
 
 Gather = Callable[[Sequence[Tensor]], AbstractContextManager[Any]]
 
@@ -45,6 +52,42 @@ def add_lora(
             return get_peft_model(model, config)
         except ValueError as error:
             raise BadInput(f"learner.lora_targets: {str(error).splitlines()[0]}") from error
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA adapters without the model: settings as in `add_lora`, and matrices under the names of a peft model."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    targets: Sequence[str] | str
+    tensors: Mapping[str, Tensor]
+
+    def write(self, folder: Path, base: str | None = None) -> None:
+        """Write a folder that peft and vLLM load as an adapter of the model `base`; raises `OSError`."""
+        from peft import LoraConfig
+
+        # peft leaves its own name of the adapter out of files; all-linear is written as the layers that it meant.
+        named = {
+            name.replace(".default.", ".", 1): tensor.detach().cpu().contiguous()
+            for name, tensor in self.tensors.items()
+        }
+        layers = (re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", name) for name in named)
+        everything = self.targets == "all-linear" or list(self.targets) == ["all-linear"]
+        names = sorted({layer.rpartition(".")[2] for layer in layers}) if everything else list(self.targets)
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=names,
+            bias="none",
+            task_type="CAUSAL_LM",
+            inference_mode=True,
+            base_model_name_or_path=base,
+        )
+        config.save_pretrained(str(folder))
+        save_file(named, folder / ADAPTER_FILE, metadata={"format": "pt"})
 
 
 def merged_weights(
@@ -84,13 +127,13 @@ def _merge(model: Any, gathered: Gather) -> Iterator[tuple[str, Tensor]]:
         if found and leaf == "weight":
             layer = layers[owner]
             with torch.no_grad(), gathered(list(layer.parameters())):
-                merged = tensor.float()
+                merged = unpacked(tensor).float()
                 for adapter in layer.active_adapters:
                     merged = merged + layer.get_delta_weight(adapter).float()
-            yield f"{owner}.weight", merged.to(tensor.dtype)
+            yield f"{owner}.weight", merged if is_packed(tensor) else merged.to(tensor.dtype)
         elif found or not any(name.startswith(f"{layer}.") for layer in layers):
             with gathered([tensor]):
-                whole = _whole(tensor)
+                whole = _whole(unpacked(tensor))
             yield (f"{owner}.{leaf}" if found else name), whole
 
 
@@ -100,12 +143,29 @@ def _distinct(model: Any) -> Iterator[tuple[str, Tensor]]:
     Sharded ones are known by identity: what they hold comes and goes.
     """
     seen: set[tuple[int, ...]] = set()
+    scales = tuple(f"{name}." for name, tensor in model.named_parameters() if is_packed(tensor))
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if scales and name.startswith(scales):
+            continue  # belongs to the packed weight
         sharded = hasattr(tensor, "ds_id") or not tensor.numel()
         key = (id(tensor),) if sharded else (tensor.data_ptr(), *tensor.shape)
         if key not in seen:
             seen.add(key)
             yield name, tensor
+
+
+def is_packed(tensor: Tensor) -> bool:
+    """Whether this weight is bitsandbytes' 4 bits."""
+    return getattr(tensor, "quant_state", None) is not None
+
+
+def unpacked(tensor: Tensor) -> Tensor:
+    """A weight as the forward pass uses it: packed ones dequantized, `[outputs, inputs]`; others as they are."""
+    if not is_packed(tensor):
+        return tensor
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(tensor.data, tensor.quant_state)  # type: ignore[attr-defined]
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from memfactory.algorithms.objective import Objective
-from memfactory.algorithms.rows import forward_length, pack_micro_batches
+from memfactory.algorithms.rows import forward_length, micro_groups
 from memfactory.core.types import Row
 from memfactory.learners.microbatches import minibatch_weights
 
@@ -46,7 +46,13 @@ def deal(lengths: Sequence[int], ranks: int) -> list[list[int]]:
 
 
 def share_minibatch(
-    rows: Sequence[Row], chosen: Sequence[int], objective: Objective, budget: int, rank: int, ranks: int
+    rows: Sequence[Row],
+    chosen: Sequence[int],
+    objective: Objective,
+    budget: int,
+    rank: int,
+    ranks: int,
+    packed: bool = False,
 ) -> Share:
     """The part of minibatch `rows[i] for i in chosen` that falls to `rank`.
 
@@ -55,5 +61,5 @@ def share_minibatch(
     lengths = [forward_length(rows[i]) for i in chosen]
     weights = minibatch_weights([rows[i] for i in chosen], objective)
     dealt = deal(lengths, ranks)
-    steps = max(len(pack_micro_batches([lengths[i] for i in part], budget)) for part in dealt)
+    steps = max(len(micro_groups([lengths[i] for i in part], budget, packed)) for part in dealt)
     return Share([chosen[i] for i in dealt[rank]], weights[dealt[rank]], steps)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from memfactory.algorithms.objective import Objective
+    from memfactory.learners.adapters import Adapter
 
 
 class Learner(Protocol):
@@ -30,6 +31,10 @@ class Learner(Protocol):
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Full tensors under Hugging Face names (adapters merged), as a sampler loads them."""
+        ...
+
+    def adapter(self) -> Adapter:
+        """The LoRA adapters alone, as full tensors. Raises `BadInput` if it trains none, or rounds the base."""
         ...
 
     def save_policy(self, folder: Path) -> None:

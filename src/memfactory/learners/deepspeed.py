@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memfactory.core.errors import BadInput
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.learners.local import LocalLearnerConfig
@@ -32,6 +33,14 @@ class DeepSpeedLearnerConfig(LocalLearnerConfig):
     offload_optimizer: bool = False
     offload_param: bool = False
     config_file: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantization and self.zero_stage == 3:
+            raise BadInput(
+                "learner.quantization cannot be sharded: use learner.zero_stage 0, 1 or 2 with it (the frozen "
+                "weights are small, and every rank holds them)"
+            )
 
 
 @register("learner", "deepspeed", config=DeepSpeedLearnerConfig)
@@ -70,6 +79,10 @@ class DeepSpeedLearner(PolicyLearner):
         lora_alpha: int = 16,
         lora_dropout: float = 0.0,
         lora_targets: Sequence[str] = ("all-linear",),
+        quantization: str | None = None,
+        attention: str = "sdpa",
+        packing: bool = False,
+        liger: bool = False,
         zero_stage: int = 2,
         offload_optimizer: bool = False,
         offload_param: bool = False,
@@ -96,6 +109,10 @@ class DeepSpeedLearner(PolicyLearner):
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
             lora_targets=list(lora_targets),
+            quantization=quantization,
+            attention=attention,
+            packing=packing,
+            liger=liger,
             zero_stage=zero_stage,
             offload_optimizer=offload_optimizer,
             offload_param=offload_param,

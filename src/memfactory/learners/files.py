@@ -54,6 +54,8 @@ def write_policy(
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = str(dtype).removeprefix("torch.")
+    if hasattr(config, "quantization_config"):  # what is written is whole again
+        del config.quantization_config
     with writing(folder):
         save_torch_state_dict(state, folder, max_shard_size="5GB")
         config.save_pretrained(folder)

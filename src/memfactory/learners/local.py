@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.ranks import ALONE
 from memfactory.core.registry import register
 from memfactory.learners.policy import PolicyLearner
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Attention implementations of transformers that keep packed rows apart.
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class LocalLearnerConfig:
     change. gradient_checkpointing: trade a second forward pass for memory. dtype: float32, or bfloat16 for
     autocast with float32 master weights. device: auto, cpu, cuda or cuda:N.
     lora_rank: 0 trains all weights; lora_alpha, lora_dropout, lora_targets (layer names; all-linear): as in peft.
+    quantization: nf4 keeps the frozen weights under LoRA in 4 bits (QLoRA, the extra `qlora`).
+    attention: sdpa, eager, or flash_attention_2 (GPU, bfloat16). packing: rows of a micro-batch one after the other
+    in one sequence instead of padded; for flash_attention_2. liger: liger's kernels for norms, rotary embedding and
+    gated layers (GPU, the extra `liger`). flash_attention_2 and liger: not run on a GPU.
     """
 
     lr: float = 1e-6
@@ -45,6 +54,26 @@ class LocalLearnerConfig:
     lora_alpha: int = 16
     lora_dropout: float = 0.0
     lora_targets: list[str] = field(default_factory=lambda: ["all-linear"])
+    quantization: str | None = None
+    attention: str = "sdpa"
+    packing: bool = False
+    liger: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quantization not in (None, "nf4"):
+            raise BadInput(
+                f"learner.quantization: unknown '{self.quantization}'{did_you_mean(self.quantization, ['nf4'])}; "
+                "known: nf4, null"
+            )
+        if self.quantization and not self.lora_rank:
+            raise BadInput(
+                "learner.quantization needs adapters to train: set learner.lora_rank (or learner=local_lora)"
+            )
+        if self.attention not in ATTENTIONS:
+            raise BadInput(
+                f"learner.attention: unknown '{self.attention}'{did_you_mean(self.attention, ATTENTIONS)}; "
+                f"known: {', '.join(ATTENTIONS)}"
+            )
 
 
 @register("learner", "local", config=LocalLearnerConfig)
@@ -83,6 +112,10 @@ class LocalLearner(PolicyLearner):
         lora_alpha: int = 16,
         lora_dropout: float = 0.0,
         lora_targets: Sequence[str] = ("all-linear",),
+        quantization: str | None = None,
+        attention: str = "sdpa",
+        packing: bool = False,
+        liger: bool = False,
     ) -> None:
         from memfactory.learners.optimizer import make_adamw
         from memfactory.learners.settings import pick_device
@@ -103,6 +136,10 @@ class LocalLearner(PolicyLearner):
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
             lora_targets=list(lora_targets),
+            quantization=quantization,
+            attention=attention,
+            packing=packing,
+            liger=liger,
         )
         super().__init__(
             model=model,

@@ -70,7 +70,7 @@ def learner_memory(shape: ModelShape, layout: LearnerLayout) -> dict[str, float]
 
     weights = base * value if lora or mixed else base * 4
     if layout.quantization == "nf4":
-        weights = _nf4(shape)
+        weights = _nf4(shape, value)
     if lora:
         weights += trained * (value if mixed else 4)
     parts["weights"] = weights / (shard if stage == 3 else 1)
@@ -84,6 +84,8 @@ def learner_memory(shape: ModelShape, layout: LearnerLayout) -> dict[str, float]
         parts["autocast copies"] = base * 2
     parts["activations"], layer = activation_bytes(shape, layout)
     # The output embedding goes backward before the first layer does: never both at once.
+    if layout.quantization == "nf4":  # a weight is unpacked where it is used, and goes again
+        layer += value * max((inputs * outputs for _, inputs, outputs in shape.linear), default=0)
     parts["one layer or logits"] = max(layer, head_bytes(shape, layout))
     if layout.sharded and layout.world > 1:
         parts["buckets"] = min(_BUCKET, trained) * (2 if mixed else 4) * 2 + (
@@ -139,10 +141,10 @@ def head_bytes(shape: ModelShape, layout: LearnerLayout) -> float:
     return chunk + embedding
 
 
-def _nf4(shape: ModelShape) -> float:
-    """Weights as bitsandbytes' NF4 with double quantization: 0.516 bytes in linear layers, bfloat16 elsewhere."""
+def _nf4(shape: ModelShape, value: float) -> float:
+    """Weights as bitsandbytes' NF4 with double quantization: 0.516 bytes in linear layers, `value` elsewhere."""
     packed = sum(inputs * outputs for _, inputs, outputs in shape.linear)
-    return packed * (0.5 + 1 / 64 + 4 / (64 * 256)) + (shape.parameters - packed) * 2.0
+    return packed * (0.5 + 1 / 64 + 4 / (64 * 256)) + (shape.parameters - packed) * value
 
 
 def on_device(parts: Mapping[str, float]) -> float:

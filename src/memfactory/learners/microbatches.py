@@ -14,7 +14,7 @@ from torch import Tensor
 
 from memfactory.algorithms.losses import LossPart, call_weights, loss_part, mean_metrics
 from memfactory.algorithms.objective import Objective
-from memfactory.algorithms.rows import Batch, collate, forward_length, pack_micro_batches, pad_values
+from memfactory.algorithms.rows import Batch, collate, forward_length, micro_groups, pad_values
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Row
 
@@ -80,15 +80,16 @@ def micro_batches(
     old: Sequence[Tensor] | None = None,
     ref: Sequence[Tensor] | None = None,
     steps: int = 0,
+    packed: bool = False,
 ) -> Iterator[MicroBatch]:
-    """Cut rows into micro-batches of at most `budget` padded tokens, longest first.
+    """Cut rows into micro-batches of at most `budget` tokens, padded or `packed`, longest first.
 
     `weights`: `[rows]`; `old`, `ref`: log-probs of each row's completion (`[length]` each), on the CPU.
     Empty micro-batches follow until there are `steps`.
     """
-    groups = pack_micro_batches([forward_length(row) for row in rows], budget)
+    groups = micro_groups([forward_length(row) for row in rows], budget, packed)
     for chosen in groups:
-        batch = collate([rows[i] for i in chosen], device)
+        batch = collate([rows[i] for i in chosen], device, packed=packed)
         tokens = batch.mask.shape[1]
         yield MicroBatch(
             batch=batch,
@@ -98,7 +99,7 @@ def micro_batches(
             real_tokens=sum(forward_length(rows[i]) for i in chosen),
         )
     for _ in range(steps - len(groups)):
-        batch, nothing = collate([FILLER], device), torch.zeros(1, 1, device=device)
+        batch, nothing = collate([FILLER], device, packed=packed), torch.zeros(1, 1, device=device)
         yield MicroBatch(
             batch=batch,
             weights=torch.zeros(1, dtype=weights.dtype, device=device),
@@ -147,6 +148,7 @@ def score_rows(
     budget: int,
     device: torch.device,
     agree: Callable[[int], int] = lambda steps: steps,
+    packed: bool = False,
 ) -> list[Tensor]:
     """Log-probs (nats) of each row's completion tokens, `[length]` each, on the CPU, in the order of the rows.
 
@@ -154,15 +156,15 @@ def score_rows(
     """
     scores: list[Tensor] = [torch.zeros(0)] * len(rows)
     filled = [i for i, row in enumerate(rows) if row.completion_ids]
-    groups = pack_micro_batches([forward_length(rows[i]) for i in filled], budget)
+    groups = micro_groups([forward_length(rows[i]) for i in filled], budget, packed)
     passes = agree(len(groups))  # before the first: ranks of a sharded model run each pass together
     for chosen in groups:
-        batch = collate([rows[filled[i]] for i in chosen], device)
+        batch = collate([rows[filled[i]] for i in chosen], device, packed=packed)
         logp, _ = scorer(batch)
         for place, i in enumerate(chosen):
             scores[filled[i]] = logp[place][batch.mask[place]].cpu()
     for _ in range(passes - len(groups)):
-        scorer(collate([FILLER], device))
+        scorer(collate([FILLER], device, packed=packed))
     return scores
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from memfactory.algorithms.objective import Objective
+    from memfactory.learners.adapters import Adapter
     from memfactory.learners.local import LocalLearnerConfig
     from memfactory.learners.microbatches import Scorer, Tally
 
@@ -60,13 +61,9 @@ class PolicyLearner:
         autocast: bool,
     ) -> None:
         from memfactory.learners.adapters import add_lora
+        from memfactory.learners.loading import cast_parameters, load_for_training
         from memfactory.learners.scoring import TokenScorer
-        from memfactory.learners.settings import (
-            cast_parameters,
-            check_settings,
-            compute_dtype,
-            load_for_training,
-        )
+        from memfactory.learners.settings import check_settings, compute_dtype
 
         check_settings(
             lr=config.lr,
@@ -79,7 +76,9 @@ class PolicyLearner:
         self._device = device
         self._dtype = compute_dtype(config.dtype)
         self._seed = seed
+        self._config = config
         self._budget = config.micro_batch_tokens
+        self._packed = config.packing
         self._clip_norm = config.clip_norm if config.clip_norm > 0 else math.inf
         self._schedule: dict[str, Any] = {
             "lr": config.lr,
@@ -92,7 +91,11 @@ class PolicyLearner:
 
         self._lora = config.lora_rank > 0
         base, self._tokenizer = load_for_training(
-            model, tokenizer, weights=config.dtype if self._lora else weights, device=device
+            model,
+            tokenizer,
+            config=config,
+            weights=config.dtype if self._lora else weights,
+            device=device,
         )
         self._reference_model = None
         if reference and not self._lora:
@@ -115,7 +118,7 @@ class PolicyLearner:
         self._model.eval()
         amp = self._dtype if autocast else None
         verified = TokenScorer(self._model, amp)
-        verified.verify()
+        verified.verify(packed=self._packed)
         self._scorer: Scorer = verified
         self._reference_scorer: Scorer | None = (
             TokenScorer(self._reference_model, amp) if self._reference_model is not None else None
@@ -155,7 +158,7 @@ class PolicyLearner:
         rows = trainable_rows(rows, objective)
         tally = Tally()
         shares = [
-            share_minibatch(rows, chosen, objective, self._budget, ranks.rank, ranks.world)
+            share_minibatch(rows, chosen, objective, self._budget, ranks.rank, ranks.world, self._packed)
             for chosen in split_minibatches([row.rollout_id for row in rows], objective.minibatches)
         ]
         several = objective.epochs * len(shares) > 1
@@ -182,6 +185,7 @@ class PolicyLearner:
                             None if old is None else [old[i] for i in share.rows],
                             None if ref is None else [ref[i] for i in share.rows],
                             share.steps,
+                            self._packed,
                         )
                         self._optimizer_step(micros, share.steps, objective, tally)
             finally:
@@ -251,6 +255,25 @@ class PolicyLearner:
         for name, tensor in merged_weights(self._model, self._gathered):
             yield name, tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
+    def adapter(self) -> Adapter:
+        """The adapters alone, as full tensors in the type of computation.
+
+        Raises `BadInput` if there are none, or if the base they stand on is not the model's own (quantized).
+        """
+        from memfactory.learners.adapters import Adapter
+
+        config = self._config
+        if not self._lora or config.quantization is not None:
+            raise BadInput(
+                "sampler.adapter_sync needs adapters on the model's own weights: set learner.lora_rank and leave "
+                "learner.quantization out"
+            )
+        tensors = {}
+        for name, parameter in self._trainable.items():
+            with self._gathered([parameter]):
+                tensors[name] = parameter.detach().to(self._dtype, copy=True)
+        return Adapter(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets, tensors)
+
     def save_policy(self, folder: Path) -> None:
         """Write the policy as a model folder that transformers and vLLM load. Raises `DiskError`."""
         from memfactory.learners.files import write_policy
@@ -269,13 +292,14 @@ class PolicyLearner:
     def _score(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         from memfactory.learners.microbatches import score_rows
 
-        return score_rows(self._scorer, rows, self._budget, self._device, self._agree)
+        return score_rows(self._scorer, rows, self._budget, self._device, self._agree, self._packed)
 
     def _score_reference(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         from memfactory.learners.microbatches import score_rows
 
         if self._reference_scorer is not None:
-            return score_rows(self._reference_scorer, rows, self._budget, self._device, self._agree)
+            scorer = self._reference_scorer
+            return score_rows(scorer, rows, self._budget, self._device, self._agree, self._packed)
         if not self._lora:
             raise BadInput("kl_coef > 0 needs the reference model: build the learner with reference=True")
         with self._model.disable_adapter():

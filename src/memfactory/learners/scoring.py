@@ -56,18 +56,21 @@ class TokenScorer:
             `entropy`: `[n]` nats of the predicted distribution at each completion token, without a graph.
         """
         with self._autocast(batch.input_ids.device):
-            output = self._decoder(input_ids=batch.input_ids, use_cache=False)
+            # Where positions begin again, transformers' masks keep the rows of a packed sequence apart.
+            places = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
+            output = self._decoder(input_ids=batch.input_ids, use_cache=False, **places)
             hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.positions)
             logp, entropy = self.head(hidden, batch.targets)
         scattered = torch.zeros(batch.mask.shape, device=logp.device).masked_scatter(batch.mask, logp)
         return scattered, entropy
 
     @torch.no_grad()
-    def verify(self) -> None:
-        """Compare with the model's own logits on a few tokens.
+    def verify(self, packed: bool = False) -> None:
+        """Compare with the model's own logits on a few tokens; if `packed`, also a packed row with the row alone.
 
         Raises:
-            BadInput: they differ, so this architecture transforms its logits in a way unknown to us.
+            BadInput: they differ, so this architecture transforms its logits in a way unknown to us, or its rows see
+                each other when they are packed.
         """
         device = next(self.head.parameters()).device
         ids = (torch.arange(8, device=device) * 37 % self._vocabulary).unsqueeze(0)
@@ -75,6 +78,7 @@ class TokenScorer:
         with self._autocast(device):
             ours = self.head.logits(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
             theirs = self._model(input_ids=ids, use_cache=False).logits.float()
+            apart = self._rows_apart(ids) if packed else 0.0
         self._model.train(training)
         if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
             kind = getattr(self._model.config, "model_type", "?")
@@ -82,6 +86,23 @@ class TokenScorer:
                 f"models of type '{kind}' cannot be trained by this learner: they change their logits after the "
                 f"output embedding (largest difference {(ours - theirs).abs().max().item():.3g})"
             )
+        narrow = self._amp_dtype is not None or self.head.embedding.weight.dtype != torch.float32
+        if apart > (3e-2 if narrow else 1e-3):
+            raise BadInput(
+                "learner.packing: this model's rows see each other when they are packed (hidden states differ by "
+                f"{apart:.2g}); leave learner.packing out"
+            )
+
+    def _rows_apart(self, ids: Tensor) -> float:
+        """Relative difference that a row before it makes to a packed row's hidden states."""
+        alone = self._decoder(input_ids=ids, use_cache=False).last_hidden_state.float()
+        places = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+        twice = self._decoder(
+            input_ids=torch.cat([ids.flip(1), ids], 1),
+            position_ids=torch.cat([places, places], 1),
+            use_cache=False,
+        ).last_hidden_state[:, ids.shape[1] :]
+        return ((twice.float() - alone).norm() / alone.norm()).item()
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         enabled = self._amp_dtype is not None

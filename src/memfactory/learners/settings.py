@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
@@ -69,24 +68,3 @@ def memory_advice() -> Iterator[None]:
             "out of memory in the update: lower learner.micro_batch_tokens, set learner.gradient_checkpointing or "
             f"train adapters with learner.lora_rank ({str(error).splitlines()[0]})"
         ) from error
-
-
-def load_for_training(model: Any, tokenizer: Any, *, weights: str, device: torch.device) -> tuple[Any, Any]:
-    """A causal LM (loaded if `model` is a folder) with weights of type `weights` on the device, and a tokenizer.
-
-    Raises `BadInput` if the folder does not hold a model and its tokenizer.
-    """
-    if isinstance(model, str | Path):
-        from memfactory.models.load import load_policy, load_tokenizer
-
-        folder = Path(model)
-        tokenizer = tokenizer if tokenizer is not None else load_tokenizer(folder)
-        model = load_policy(folder, dtype=weights, device=str(device))
-    return cast_parameters(model.to(device), compute_dtype(weights)), tokenizer
-
-
-def cast_parameters(model: Any, dtype: torch.dtype) -> Any:
-    """Change the type of a model's parameters, in place; buffers (rotary frequencies) stay as they are."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return model

@@ -19,12 +19,14 @@ def load_policy(
     device: str | None = None,
     attn: str = "sdpa",
     trust_remote_code: bool = False,
+    quantization: str | None = None,
 ) -> PreTrainedModel:
     """The causal language model of a folder, in evaluation mode.
 
     `dtype` is a torch dtype's name; `device` None takes the GPU if there is one; `attn` is a transformers
-    attention implementation; `trust_remote_code` runs code that the folder brings. Raises `BadInput`
-    when the folder holds no model that transformers can load.
+    attention implementation; `trust_remote_code` runs code that the folder brings; `quantization` `nf4` packs
+    linear layers into 4 bits, to be computed in `dtype`. Raises `BadInput` when the folder holds no model that
+    transformers can load.
     """
     prepare_imports()
     import torch
@@ -35,6 +37,9 @@ def load_policy(
     if not isinstance(kind, torch.dtype):
         raise BadInput(f"unknown dtype '{dtype}'; use float32 or bfloat16")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    packed: dict[str, Any] = {}
+    if quantization is not None:
+        packed = {"quantization_config": _four_bits(quantization, kind), "device_map": {"": place}}
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -44,6 +49,7 @@ def load_policy(
             attn_implementation=attn,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
+            **packed,
         )
     except Exception as error:  # transformers raises whatever its loaders raise
         raise BadInput(f"{folder}: cannot load the model: {_first_line(error)}") from error
@@ -51,6 +57,9 @@ def load_policy(
         if bars:
             logging.enable_progress_bar()
     # What a model folder recommends for sampling is never used: parameters are explicit.
+    if quantization is not None:
+        _keep_gradients(model)
+        return model.eval()  # type: ignore[no-any-return]
     return model.to(place).eval()
 
 
@@ -66,6 +75,28 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     except Exception as error:
         raise BadInput(f"{folder}: cannot load the tokenizer: {_first_line(error)}") from error
     return tokenizer
+
+
+def _four_bits(kind: str, dtype: Any) -> Any:
+    """QLoRA's data type: 4-bit NormalFloat in blocks of 64, with quantized block scales (arXiv 2305.14314)."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _keep_gradients(model: Any) -> None:
+    """Keep bitsandbytes from repacking weights for CPUs with AVX512-BF16 when they are first only scored with.
+
+    Its kernel for the repacked form has no backward pass, and takes every later forward pass too.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _first_line(error: BaseException) -> str:

@@ -105,6 +105,17 @@ def _check_complete(recipe: Recipe, command: Command | None) -> None:
         raise recipe.error("data.eval", "no held-out tasks to score; choose a data group (data=...)")
     if command in ("train", "eval") and schema.stage == "rl" and not schema.reward:
         raise recipe.error("reward", "no reward to score with; choose a reward group (reward=...)")
+    if command == "train" and schema.stage == "rl" and schema.sampler.get("adapter_sync"):
+        if not schema.learner.get("lora_rank"):
+            raise recipe.error(
+                "sampler.adapter_sync",
+                "there are no adapters to send; set learner.lora_rank, or leave it out",
+            )
+        if schema.learner.get("quantization"):
+            raise recipe.error(
+                "sampler.adapter_sync",
+                "the sampler's weights are not those that learner.quantization rounds; leave one of the two out",
+            )
     if command == "train" and schema.trainer.max_staleness:
         if schema.stage != "rl":
             raise recipe.error(

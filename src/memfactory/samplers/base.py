@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from memfactory.core.types import Completion, SamplingRequest
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
 
 #: Metadata of a config's field that is a budget of the machine: engines built of one spec divide it.
 SHARED = {"shared": True}
+
+
+class AdapterFiles(Protocol):
+    """What a sampler gets instead of weights when it takes adapters; see `learners.adapters.Adapter`."""
+
+    @property
+    def rank(self) -> int:
+        """Rank of the matrices."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """Write a folder as peft does."""
+        ...
 
 
 class Sampler(Protocol):
@@ -47,6 +61,11 @@ class Sampler(Protocol):
     def close(self) -> None:
         """Free the engine; idempotent."""
         ...
+
+
+def takes_adapters(sampler: Sampler) -> bool:
+    """Whether a sampler is synced by `load_adapter(adapter, version)` in place of `load_weights`; most are not."""
+    return bool(getattr(sampler, "takes_adapters", False))
 
 
 def engines_of(sampler: Sampler) -> Sequence[Sampler]:

@@ -11,7 +11,7 @@ from memfactory.core.errors import BadInput, TaskError, did_you_mean
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, Completion, Message, SamplingParams, SamplingRequest
 from memfactory.models.text import Codec
-from memfactory.samplers.base import Sampler, engines_of, figures_of
+from memfactory.samplers.base import AdapterFiles, Sampler, engines_of, figures_of, takes_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -192,6 +192,15 @@ class Cast:
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Give the policy new weights; see `Sampler.load_weights`."""
         self.policy.load_weights(named_tensors, version)
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether the policy is synced by `load_adapter`; see `samplers.base.takes_adapters`."""
+        return takes_adapters(self.policy)
+
+    def load_adapter(self, adapter: AdapterFiles, version: int) -> None:
+        """Give the policy new adapters; see `load_weights`."""
+        self.policy.load_adapter(adapter, version)  # type: ignore[attr-defined]
 
     def engines(self) -> Sequence[Sampler]:
         """The policy's engines; see `engines_of`."""

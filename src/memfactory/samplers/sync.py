@@ -10,7 +10,7 @@ from memfactory.core.errors import BadInput, ParityError
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
 from memfactory.learners.base import Learner
-from memfactory.samplers.base import Sampler, engines_of, figures_of
+from memfactory.samplers.base import Sampler, engines_of, figures_of, takes_adapters
 
 #: Tokens drawn per prompt for the check.
 CHECK_TOKENS = 8
@@ -25,13 +25,16 @@ def sync_and_check(
     tokens: int = CHECK_TOKENS,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Load the learner's weights into the sampler as `version`, then compare log-probabilities.
+    """Load the learner's weights (or adapters) into the sampler as `version`, then compare log-probabilities.
 
     Call it outside of any event loop, while the sampler is idle. Returns `sync/seconds`, and the metrics
     of `check_parity`. Raises `ParityError` over `threshold`. Under several ranks each has a sampler of its own.
     """
     start = time.perf_counter()
-    sampler.load_weights(learner.named_weights(), version)
+    if takes_adapters(sampler):
+        sampler.load_adapter(learner.adapter(), version)  # type: ignore[attr-defined]
+    else:
+        sampler.load_weights(learner.named_weights(), version)
     seconds = time.perf_counter() - start
     return {
         "sync/seconds": seconds,

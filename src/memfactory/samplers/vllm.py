@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
-from memfactory.samplers.base import SHARED
+from memfactory.samplers.base import SHARED, AdapterFiles
 from memfactory.samplers.checks import check_request
 from memfactory.samplers.driver import Driver
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from memfactory.models.text import Codec
+    from memfactory.samplers.vllm_engine import VllmEngine
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class VllmConfig:
     scheduling with the GPU's work. The GPU values follow vLLM's documentation: not run on a GPU.
     `kv_cache_gb` and `gpu_memory_utilization` are for all engines with these settings together: a frozen role
     without settings of its own takes an equal part.
+    `adapter_sync`: under LoRA each sync hands over the adapters alone, and the engine adds them to its own weights.
     """
 
     kv_cache_gb: float = field(default=1.0, metadata=SHARED)
@@ -42,6 +44,7 @@ class VllmConfig:
     chunked_prefill: bool | None = None
     tensor_parallel_size: int = 1
     async_scheduling: bool = False
+    adapter_sync: bool = False
 
 
 @register("sampler", "vllm", config=VllmConfig)
@@ -59,6 +62,7 @@ class VllmSampler:
         chunked_prefill: bool | None = None,
         tensor_parallel_size: int = 1,
         async_scheduling: bool = False,
+        adapter_sync: bool = False,
         *,
         model_folder: Path,
         codec: Codec,
@@ -67,10 +71,12 @@ class VllmSampler:
         seed: int = 0,
         trust_remote_code: bool = False,
         ranks: Ranks = ALONE,
+        lora_rank: int = 0,
     ) -> None:
         """Start the engine (about 10 s on a CPU). Under several ranks all of them start theirs at once.
 
-        `codec` gives the end-of-sequence ids. Raises `BadInput` when the settings do not fit the model
+        `codec` gives the end-of-sequence ids. `lora_rank` is that of the learner whose adapters will come (0: nobody's;
+        then `adapter_sync` changes nothing). Raises `BadInput` when the settings do not fit the model
         or the memory.
         """
         # The engine's module imports nothing heavy either; kept apart so that neither grows long.
@@ -102,7 +108,9 @@ class VllmSampler:
             cpu_cache_bytes=math.ceil(kv_cache_gb * 2**30),
             enforce_eager=enforce_eager,
             options=options,
+            lora_rank=lora_rank if adapter_sync else 0,
         )
+        self.takes_adapters = adapter_sync and lora_rank > 0
         self._driver = Driver(self._engine, "vllm")
 
     async def sample(self, request: SamplingRequest) -> Completion:
@@ -117,12 +125,27 @@ class VllmSampler:
 
         Raises `RuntimeError` while requests are running, `ServiceError` when the engine refuses.
         """
+        engine = self._idle_engine()
+        if self.takes_adapters:
+            raise RuntimeError("this engine takes adapters, not weights")
+        engine.load_weights(named_tensors)
+        self.policy_version = engine.policy_version = version
+
+    def load_adapter(self, adapter: AdapterFiles, version: int) -> None:
+        """Take over adapters in place of those before, and forget all cached prefixes; for `takes_adapters`.
+
+        Raises `RuntimeError` while requests are running, `ServiceError` when the engine refuses.
+        """
+        engine = self._idle_engine()
+        engine.load_adapter(adapter)
+        self.policy_version = engine.policy_version = version
+
+    def _idle_engine(self) -> VllmEngine:
         if self._engine is None:
             raise RuntimeError("the sampler is closed")
         if not self._driver.idle:
             raise RuntimeError("weights cannot change while requests are running")
-        self._engine.load_weights(named_tensors)
-        self.policy_version = self._engine.policy_version = version
+        return self._engine
 
     def close(self) -> None:
         """Free the engine; idempotent."""

@@ -1,6 +1,6 @@
 """vLLM behind the `StepEngine` interface, and what it takes to use it beside a learner.
 
-Everything that depends on vLLM's version is in this file and in `vllm_draw.py`.
+Everything that depends on vLLM's version is in this file, in `vllm_draw.py` and in `vllm_adapters.py`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 from memfactory.core.compat import let_modules_be_scanned, prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, SamplingRequest
+from memfactory.samplers.vllm_adapters import AdapterSlot, slot_rank
 from memfactory.samplers.vllm_draw import pack, repack_tied_head
 
 if TYPE_CHECKING:
     import torch
+
+    from memfactory.samplers.base import AdapterFiles
 
 
 #: Engines of this process that are open. vLLM keeps its process groups in globals that all of them use.
@@ -42,8 +45,11 @@ class VllmEngine:
         cpu_cache_bytes: int,
         enforce_eager: bool | None,
         options: dict[str, Any],
+        lora_rank: int = 0,
     ) -> None:
+        """`lora_rank` above 0: the engine also takes adapters of at most this rank, one at a time."""
         self.policy_version = 0
+        self._adapters = AdapterSlot() if lora_rank else None
         self._eos_ids = list(eos_ids)
         _set_environment()
         prepare_imports()
@@ -60,6 +66,8 @@ class VllmEngine:
             options = {**options, "enforce_eager": on_cpu if enforce_eager is None else enforce_eager}
             if on_cpu:
                 options["kv_cache_memory_bytes"] = cpu_cache_bytes
+            if lora_rank:
+                options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": slot_rank(lora_rank)}
             try:
                 self._llm: Any = vllm.LLM(
                     model=str(model_folder),
@@ -97,7 +105,10 @@ class VllmEngine:
         )
         try:
             self._llm.llm_engine.add_request(
-                str(number), {"prompt_token_ids": list(request.prompt_ids)}, params
+                str(number),
+                {"prompt_token_ids": list(request.prompt_ids)},
+                params,
+                lora_request=None if self._adapters is None else self._adapters.request,
             )
         except ValueError as error:
             raise TaskError(f"{request.label or 'request'}: {_reason(error)}") from error
@@ -132,12 +143,26 @@ class VllmEngine:
                 self._llm.apply_model(repack_tied_head)
         except Exception as error:
             raise ServiceError(f"vLLM cannot take over the weights: {_reason(error)}") from error
+        self._forget_prefixes()
+
+    def load_adapter(self, adapter: AdapterFiles) -> None:
+        """Put an adapter in the place of the one before. Raises `ServiceError` when vLLM refuses it."""
+        assert self._adapters is not None
+        try:
+            self._adapters.put(self._llm.llm_engine, adapter)
+        except Exception as error:
+            raise ServiceError(f"vLLM cannot take over the adapter: {_reason(error)}") from error
+        self._forget_prefixes()
+
+    def _forget_prefixes(self) -> None:
         if not self._llm.reset_prefix_cache():
             raise ServiceError("vLLM did not reset its prefix cache: stale prefixes would be used")
 
     def close(self) -> None:
         """Shut the engine down and let go of its memory; other engines of this process go on."""
         _OPEN.discard(self)
+        if self._adapters is not None:
+            self._adapters.close()
         with _quiet():
             client = self._llm.llm_engine.engine_core
             core = getattr(client, "engine_core", None)  # there if the core lives in this process

@@ -69,6 +69,38 @@ def test_adapters_by_hand() -> None:
     assert adapter_parameters(SHAPE, LearnerLayout(lora_rank=2, lora_targets=["up_proj"])) == 2 * 12
 
 
+def test_four_bits_by_hand() -> None:
+    parts = learner_memory(SHAPE, LearnerLayout(lora_rank=2, quantization="nf4", micro_batch_tokens=1))
+    # 48 weights of linear layers: half a byte, a byte for each 64 and 4 more for each 256 of those; 40 of adapters
+    assert parts["weights"] == 48 * (1 / 2 + 1 / 64 + 4 / 16384) + 952 * 4 + 40 * 4
+    assert parts["gradients"] == 40 * 4
+    plain = learner_memory(SHAPE, LearnerLayout(lora_rank=2, micro_batch_tokens=1))
+    # the largest linear layer, 4 x 8, whole while it is used; that is more than the logits of one token
+    assert plain["one layer or logits"] == 4 * 3 * 10 and parts["one layer or logits"] == 4 * (2 * 8 + 4 * 8)
+
+
+def test_the_recipes_quantization_is_what_is_estimated() -> None:
+    adapters = ["learner=local_lora"]
+    found = [
+        estimate(
+            load_recipe("gpu/memagent_qwen2.5_7b", [*adapters, *more], command="infer"),
+            Gpus("L4", 1, 24 * GIB),
+        )[1]
+        for more in ([], ["learner.quantization=nf4"])
+    ]
+    assert found[1].layout.quantization == "nf4"
+    assert found[1].learner["weights"] < found[0].learner["weights"] / 2.5
+
+
+def test_four_bits_are_the_last_advice() -> None:
+    recipe = load_recipe("gpu/memagent_qwen2.5_7b", command="infer")
+    gpus = parse_gpus("5090-32G", None)
+    changes = advice(*estimate(recipe, gpus))
+    assert changes is not None and any("learner.quantization=nf4" in change for change in changes)
+    overrides = [word for change in changes for word in change.split()]
+    assert estimate(load_recipe("gpu/memagent_qwen2.5_7b", overrides, command="infer"), gpus)[1].fits
+
+
 @pytest.mark.parametrize(
     ("spec", "wanted"),
     [

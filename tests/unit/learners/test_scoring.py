@@ -45,6 +45,37 @@ def test_scores_and_gradients_are_those_of_the_model(kind, chunk):
     assert not entropy.requires_grad and (logp[~batch.mask] == 0).all()
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma2"])
+def test_packed_rows_score_and_learn_like_padded_ones(kind, attention):
+    model, rows = random_model(kind, **SCALED.get(kind, {})), random_rows(5)
+    model.set_attn_implementation(attention)
+    scorer = TokenScorer(model)
+    scorer.verify(packed=True)
+    results = []
+    for packed in (False, True):
+        batch = collate(rows, packed=packed)
+        logp, entropy = scorer(batch)
+        (logp[batch.mask] * torch.linspace(-1, 1, int(batch.mask.sum()))).sum().backward()
+        results.append((logp, entropy, {name: p.grad.clone() for name, p in model.named_parameters()}))
+        model.zero_grad()
+    assert batch.input_ids.shape[0] == 1
+    torch.testing.assert_close(results[1][0], results[0][0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(results[1][1], results[0][1], atol=1e-5, rtol=1e-5)
+    for name, gradient in results[0][2].items():
+        torch.testing.assert_close(results[1][2][name], gradient, atol=2e-5, rtol=1e-3)
+
+
+def test_a_model_whose_packed_rows_see_each_other_is_refused():
+    model = random_model()
+    inner = model.model.forward
+    # As a model does that knows nothing of positions that begin again.
+    model.model.forward = lambda position_ids=None, **rest: inner(**rest)
+    TokenScorer(model).verify()
+    with pytest.raises(BadInput, match=r"learner\.packing"):
+        TokenScorer(model).verify(packed=True)
+
+
 def test_without_gradients():
     model, rows = random_model(), random_rows(5)
     with torch.no_grad():

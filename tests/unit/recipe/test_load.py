@@ -297,3 +297,13 @@ def test_recipes_are_checked_without_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_only_adapters_can_have_is_refused_without_them() -> None:
+    assert "sampler.adapter_sync: there are no adapters" in mistake("memagent", "sampler.adapter_sync=true")
+    lora = ("learner=local_lora", "sampler.adapter_sync=true")
+    assert load_recipe("memagent", lora, command="train").schema.sampler["adapter_sync"] is True
+    assert "leave one of the two out" in mistake("memagent", *lora, "learner.quantization=nf4")
+    assert "learner.quantization needs adapters" in mistake("memagent", "learner.quantization=nf4")
+    server = mistake("memagent", "sampler=vllm_server", "sampler.adapter_sync=true")
+    assert "sampler 'vllm_server' has no such key, 'vllm' has" in server
