@@ -187,8 +187,8 @@ def _against_length(line: Sequence[HeldOut], label: str, colour: int) -> Series:
 
 
 def _family(name: str) -> str:
-    """What sets of one kind and several lengths have in common: "niah_single_1" of "niah_single_1_4096"."""
-    return re.sub(r"[_\- ]?\d+[kKxX]?$", "", name)
+    """What sets of one kind and several lengths share: "niah_single_1" of "niah_single_1_4096", "facts" of "facts / 4x"."""
+    return re.sub(r"[_\- /]*\d+[kKxX]?$", "", name)
 
 
 def _is_length(key: str) -> bool:
