@@ -187,7 +187,7 @@ def _against_length(line: Sequence[HeldOut], label: str, colour: int) -> Series:
 
 
 def _family(name: str) -> str:
-    """What sets of one kind and several lengths share: "niah_single_1" of "niah_single_1_4096", "facts" of "facts / 4x"."""
+    """What sets of one kind and several lengths share: "facts" of "facts / 4x", "niah" of "niah_4096"."""
     return re.sub(r"[_\- /]*\d+[kKxX]?$", "", name)
 
 
