@@ -12,7 +12,7 @@ from memfactory.core.types import Rollout, Task
 from memfactory.evaluation.cost import Cost, PeakMemory
 from memfactory.evaluation.journal import Journal, Key, Line
 from memfactory.evaluation.metrics import DEFAULT_METRICS
-from memfactory.evaluation.predictions import Prediction, digest, finish, predict, score
+from memfactory.evaluation.predictions import Prediction, digest, finish, predict, score, whole_digest
 from memfactory.evaluation.scores import SetResult, summarise_set
 from memfactory.rollouts.collect import Collector
 
@@ -103,7 +103,7 @@ class _SetRun:
         self.predictions: dict[tuple[int, int], Prediction] = {}
         self.lost: str | None = None
         self._started = time.perf_counter()
-        self._places: dict[tuple[str, int], tuple[int, str]] = {}
+        self._places: dict[tuple[str, int], tuple[int, Key]] = {}
         self._session = f"{time.time():.6f}" if journal is None else journal.session
         self._lines: list[Line] = []
 
@@ -111,14 +111,15 @@ class _SetRun:
         """The rollouts that are not in the journal, in order; tasks are read when their turn comes."""
         for number in range(len(tasks)):
             task = tasks[number]
-            task_digest = digest(task)
+            task_digest, whole = digest(task), whole_digest(task)
             for index in range(self.settings.repeats):
-                line = self.journal and self.journal.get(Key(self.name, task.id, task_digest, index))
+                key = Key(self.name, task.id, whole, index)
+                line = self.journal and self.journal.get(key)
                 if line:
                     self._lines.append(line)
                     self._keep(number, score(task, index, line.finished, self.settings.metrics, task_digest))
                 else:
-                    self._places[task.id, index] = (number, task_digest)
+                    self._places[task.id, index] = (number, key)
                     yield task, index
 
     def done(self, rollout: Rollout) -> None:
@@ -127,7 +128,7 @@ class _SetRun:
             self.lost = self.lost or rollout.error
             return
         task, index = rollout.task, rollout.index
-        number, task_digest = self._places.pop((task.id, index))
+        number, key = self._places.pop((task.id, index))
         trace = number * self.settings.repeats + index < self.settings.log_rollouts
         finished = finish(rollout, trace=trace)
         assert self.memory is not None
@@ -136,8 +137,8 @@ class _SetRun:
         self._lines.append(line)
         # What a judge failed on is made again by the next start, so that the judge is asked again.
         if self.journal is not None and finished.judged:
-            self.journal.add(Key(self.name, task.id, task_digest, index), line)
-        self._keep(number, score(task, index, finished, self.settings.metrics, task_digest))
+            self.journal.add(key, line)
+        self._keep(number, score(task, index, finished, self.settings.metrics))
 
     def result(self) -> SetResult:
         """The set's figures, predictions in the order of the tasks."""
