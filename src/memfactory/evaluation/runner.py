@@ -5,14 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memfactory.core.errors import ServiceError
 from memfactory.core.types import Rollout, Task
 from memfactory.evaluation.cost import Cost, PeakMemory
 from memfactory.evaluation.journal import Journal, Key, Line
-from memfactory.evaluation.metrics import DEFAULT_METRICS
-from memfactory.evaluation.predictions import Prediction, digest, finish, predict, score, whole_digest
+from memfactory.evaluation.metrics import BATCHED, DEFAULT_METRICS, BatchMetric
+from memfactory.evaluation.predictions import (
+    Prediction,
+    digest,
+    finish,
+    predict,
+    score,
+    score_together,
+    whole_digest,
+)
 from memfactory.evaluation.scores import SetResult, summarise_set
 from memfactory.rollouts.collect import Collector
 
@@ -26,12 +34,14 @@ OnPrediction = Callable[[Prediction], None]
 class Settings:
     """`repeats` rollouts of each task; the first `log_rollouts` of a set keep their calls.
 
-    They are scored by `metrics`; None is the usual ones and the one that tasks name themselves.
+    They are scored by `metrics`; None is the usual ones and the one that tasks name themselves. `batched` are the
+    metrics that score a set's answers all at once, when the last rollout is done.
     """
 
     repeats: int = 1
     metrics: tuple[str, ...] | None = None
     log_rollouts: int = 0
+    batched: Mapping[str, BatchMetric] = field(default_factory=lambda: dict(BATCHED))
 
 
 def evaluate_set(
@@ -142,12 +152,13 @@ class _SetRun:
 
     def result(self) -> SetResult:
         """The set's figures, predictions in the order of the tasks."""
+        metrics = self.settings.metrics or DEFAULT_METRICS
         predictions = [prediction for _, prediction in sorted(self.predictions.items())]
         return summarise_set(
             self.name,
-            predictions,
+            score_together(predictions, metrics, self.settings.batched),
             repeats=self.settings.repeats,
-            metrics=self.settings.metrics or DEFAULT_METRICS,
+            metrics=metrics,
             cost=self._cost(),
         )
 
