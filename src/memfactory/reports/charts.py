@@ -11,7 +11,8 @@ from memfactory.reports.run_data import HeldOut, RunData, lower_is_better
 from memfactory.training.summary import smooth
 
 _MOST_POINTS = 400
-_BASELINES = ("no_memory", "full_context", "rag_bm25", "rag_embedding", "oracle")
+#: Agents whose lines are dashed.
+BASELINES = ("no_memory", "full_context", "rag_bm25", "rag_embedding", "oracle")
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _against_length(line: Sequence[HeldOut], label: str, colour: int) -> Series:
         [score.mean for score in scores],
         low=[score.low or 0.0 for score in scores] if known else (),
         high=[score.high or 0.0 for score in scores] if known else (),
-        dashed=any(baseline in label for baseline in _BASELINES),
+        dashed=any(baseline in label for baseline in BASELINES),
     )
 
 
