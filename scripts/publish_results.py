@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 
 def main() -> None:
@@ -38,10 +37,10 @@ def main() -> None:
     example = _example(first / "report.md")
     picture = f"![reward by step]({{}}images/{image})"
     if arguments.readme:
-        shown = [_one(summaries[0]), picture.format("docs/"), f"```text\n{example}\n```"]
-        _replace(ROOT / "README.md", "\n\n".join(shown))
+        shown = [_one(summaries[0]), f"```text\n{example}\n```"]
+        replace_marked(ROOT / "README.md", "\n\n".join(shown))
     page = [_all(summaries), *_mixes(summaries), picture.format(""), f"```text\n{example}\n```"]
-    _replace(arguments.page, "\n\n".join(page))
+    replace_marked(arguments.page, "\n\n".join(page))
 
 
 def _one(summary: dict[str, Any]) -> str:
@@ -103,12 +102,14 @@ def _example(report: Path) -> str:
     return rest.partition("\n```")[0] if found else "no task was answered wrongly before and rightly after"
 
 
-def _replace(page: Path, text: str) -> None:
-    before, start, rest = page.read_text(encoding="utf-8").partition(START)
-    _, end, after = rest.partition(END)
+def replace_marked(page: Path, text: str, mark: str = "results") -> None:
+    """Put the text between the page's marks `mark:start` and `mark:end`. Raises `SystemExit` where it has none."""
+    first, last = f"<!-- {mark}:start -->", f"<!-- {mark}:end -->"
+    before, start, rest = page.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not (start and end):
-        raise SystemExit(f"error: {page} has no {START} ... {END}")
-    page.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"error: {page} has no {first} ... {last}")
+    page.write_text(f"{before}{first}\n\n{text}\n\n{last}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ from rich.console import Console
 from memfactory.commands.cells import Cell
 from memfactory.commands.graph import (
     Policy,
-    evaluation_settings,
-    first_metric,
     make_collector,
     open_environment,
     open_policy,
     open_sampler,
 )
 from memfactory.commands.identity import identity, short_hash
+from memfactory.commands.scoring import evaluation_settings, first_metric, prepare_metrics
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Task
 from memfactory.core.versions import package_versions
@@ -95,6 +94,7 @@ def _open(cells: Sequence[Cell]) -> list[_Opened]:
         recipe = cell.recipe
         if not recipe.schema.data.eval:
             raise recipe.error("data.eval", "there is nothing to evaluate on; name at least one set")
+        prepare_metrics(recipe)
         environment = open_environment(recipe, train=False, evaluate=True, loaded=loaded)
         if cell.engine not in policies:
             policy = open_policy(recipe)

@@ -17,8 +17,6 @@ from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, SamplingParams, Task
 from memfactory.environments.base import Environment
-from memfactory.evaluation.metrics import DEFAULT_METRICS
-from memfactory.evaluation.runner import Settings
 from memfactory.learners.base import Learner
 from memfactory.models.text import TextCodec
 from memfactory.recipe.build import build_component, build_rubric, build_tasks
@@ -302,17 +300,6 @@ def make_collector(
         share_readings=not training,
     )
     return collector if ranks.world == 1 else SpreadCollector(collector, ranks)
-
-
-def evaluation_settings(recipe: Recipe) -> Settings:
-    """How the recipe wants its held-out sets scored."""
-    wanted = recipe.schema.evaluation
-    return Settings(repeats=wanted.repeats, metrics=wanted.metrics, log_rollouts=wanted.log_rollouts)
-
-
-def first_metric(recipe: Recipe) -> str:
-    """The metric that stands for all of them where there is room for one."""
-    return (recipe.schema.evaluation.metrics or DEFAULT_METRICS)[0]
 
 
 def parity_prompts(policy: Policy, recipe: Recipe) -> Sequence[Sequence[int]]:

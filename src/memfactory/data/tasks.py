@@ -33,7 +33,7 @@ class FileConfig:
 
 
 class LazySequence(Sequence[T], Generic[T]):
-    """Items 0 .. size - 1, each made anew by `make(index)` whenever it is asked for; a slice is a tuple."""
+    """Items 0 .. size - 1, each made anew by `make(index)` whenever it is asked for, also those of a slice."""
 
     def __init__(self, size: int, make: Callable[[int], T]) -> None:
         self._size = size
@@ -48,7 +48,8 @@ class LazySequence(Sequence[T], Generic[T]):
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         if isinstance(index, slice):
-            return tuple(self._make(i) for i in range(self._size)[index])
+            kept = range(self._size)[index]
+            return LazySequence(len(kept), lambda place: self._make(kept[place]))
         return self._make(range(self._size)[index])
 
 

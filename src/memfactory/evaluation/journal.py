@@ -24,7 +24,7 @@ _LAYOUT = 1
 
 @dataclass(frozen=True)
 class Key:
-    """Which rollout a line is of."""
+    """Which rollout a line is of. `task_digest` is `evaluation.predictions.whole_digest`."""
 
     set: str
     task_id: str

@@ -33,12 +33,16 @@ MetricName = Literal[
 DEFAULT_METRICS: tuple[MetricName, ...] = ("exact_match", "sub_exact_match", "f1")
 
 
+#: Scores the answers of a set, each against its gold answers.
+BatchMetric = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
+
+
 @dataclass(frozen=True)
 class Metric:
-    """What a column is called, and how an answer to a task is scored."""
+    """What a column is called, and how an answer to a task is scored; None for one that scores all answers at once."""
 
     label: str
-    score: Callable[[str, Task], float | None]
+    score: Callable[[str, Task], float | None] | None
 
 
 def _of_golds(metric: Callable[[str, Sequence[str]], float]) -> Callable[[str, Task], float | None]:
@@ -80,7 +84,7 @@ METRICS: dict[str, Metric] = {
     "bleu1": Metric("BLEU-1", _of_golds(qa.bleu1)),
     "rouge_l": Metric("ROUGE-L", _of_golds(qa.rouge_l)),
     "meteor": Metric("METEOR", _of_golds(qa.meteor)),
-    "bertscore": Metric("BERTScore", lambda answer, task: bert_score([answer], [task.answers])[0]),
+    "bertscore": Metric("BERTScore", None),
     "locomo": Metric("LoCoMo", _locomo),
     "babilong": Metric("BABILong", _babilong),
     "longmemeval": Metric("LongMemEval", _longmemeval),
@@ -88,6 +92,10 @@ METRICS: dict[str, Metric] = {
     "string_match_all": Metric("all", _of_golds(ruler.string_match_all)),
     "string_match_part": Metric("any", _of_golds(ruler.string_match_part)),
 }
+
+
+#: Metrics that score the answers of a whole set at once, with the gold answers of each: those that need a model.
+BATCHED: dict[str, BatchMetric] = {"bertscore": bert_score}
 
 
 def metrics_for(task: Task, chosen: Iterable[str] | None) -> list[str]:

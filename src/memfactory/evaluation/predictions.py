@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from memfactory.core.types import Rollout, Task, Verdict
-from memfactory.evaluation.metrics import METRICS, metrics_for
+from memfactory.evaluation.metrics import METRICS, BatchMetric, metrics_for
 from memfactory.metrics.boxed import last_boxed
 
 #: Texts of a task's meta that are longer are not repeated in every result (gold evidence, for instance).
@@ -134,12 +134,16 @@ def score(
     metrics: Iterable[str] | None = None,
     task_digest: str | None = None,
 ) -> Prediction:
-    """Score what a rollout answered; a failed one scores 0 on every metric that applies to its task."""
+    """Score what a rollout answered; a failed one scores 0 on every metric that applies to its task.
+
+    Metrics that score a whole set at once are left to `score_together`.
+    """
     boxed = last_boxed(finished.reply)
     answer = finished.reply if boxed is None else boxed
     scores = {}
     for name in metrics_for(task, metrics):
-        value = METRICS[name].score(answer, task)
+        metric = METRICS[name].score
+        value = None if metric is None else metric(answer, task)
         if value is not None:
             scores[name] = 0.0 if finished.error is not None else value
     return Prediction(
@@ -156,6 +160,23 @@ def score(
     )
 
 
+def score_together(
+    predictions: Sequence[Prediction], metrics: Iterable[str], batched: Mapping[str, BatchMetric]
+) -> list[Prediction]:
+    """The predictions with the scores of those metrics that score all answers at once; failed ones score 0."""
+    scored = list(predictions)
+    for name in metrics:
+        if METRICS[name].score is not None:
+            continue
+        answered = [place for place, prediction in enumerate(scored) if prediction.error is None]
+        values = dict.fromkeys(range(len(scored)), 0.0)
+        if answered:
+            answers, golds = [scored[i].answer for i in answered], [scored[i].golds for i in answered]
+            values.update(zip(answered, batched[name](answers, golds), strict=True))
+        scored = [replace(p, scores={**p.scores, name: values[i]}) for i, p in enumerate(scored)]
+    return scored
+
+
 def predict(rollout: Rollout, metrics: Iterable[str] | None = None) -> Prediction:
     """Score one rollout's reply against the task's gold answers."""
     return score(rollout.task, rollout.index, finish(rollout), metrics)
@@ -165,6 +186,12 @@ def digest(task: Task) -> str:
     """16 hex digits that change with the question, the evidence or the gold answers."""
     parts = (task.question, repr(task.evidence), *task.answers)  # a dialogue: its starting memories too
     text = "\x1f".join(parts).encode(errors="backslashreplace")
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def whole_digest(task: Task) -> str:
+    """16 hex digits that change with anything of the task, its meta included: oracles and rewards read it."""
+    text = f"{digest(task)}\x1f{sorted(task.meta.items())!r}".encode(errors="backslashreplace")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 

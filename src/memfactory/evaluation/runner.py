@@ -5,14 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memfactory.core.errors import ServiceError
 from memfactory.core.types import Rollout, Task
 from memfactory.evaluation.cost import Cost, PeakMemory
 from memfactory.evaluation.journal import Journal, Key, Line
-from memfactory.evaluation.metrics import DEFAULT_METRICS
-from memfactory.evaluation.predictions import Prediction, digest, finish, predict, score
+from memfactory.evaluation.metrics import BATCHED, DEFAULT_METRICS, BatchMetric
+from memfactory.evaluation.predictions import (
+    Prediction,
+    digest,
+    finish,
+    predict,
+    score,
+    score_together,
+    whole_digest,
+)
 from memfactory.evaluation.scores import SetResult, summarise_set
 from memfactory.rollouts.collect import Collector
 
@@ -26,12 +34,14 @@ OnPrediction = Callable[[Prediction], None]
 class Settings:
     """`repeats` rollouts of each task; the first `log_rollouts` of a set keep their calls.
 
-    They are scored by `metrics`; None is the usual ones and the one that tasks name themselves.
+    They are scored by `metrics`; None is the usual ones and the one that tasks name themselves. `batched` are the
+    metrics that score a set's answers all at once, when the last rollout is done.
     """
 
     repeats: int = 1
     metrics: tuple[str, ...] | None = None
     log_rollouts: int = 0
+    batched: Mapping[str, BatchMetric] = field(default_factory=lambda: dict(BATCHED))
 
 
 def evaluate_set(
@@ -103,7 +113,7 @@ class _SetRun:
         self.predictions: dict[tuple[int, int], Prediction] = {}
         self.lost: str | None = None
         self._started = time.perf_counter()
-        self._places: dict[tuple[str, int], tuple[int, str]] = {}
+        self._places: dict[tuple[str, int], tuple[int, Key]] = {}
         self._session = f"{time.time():.6f}" if journal is None else journal.session
         self._lines: list[Line] = []
 
@@ -111,14 +121,15 @@ class _SetRun:
         """The rollouts that are not in the journal, in order; tasks are read when their turn comes."""
         for number in range(len(tasks)):
             task = tasks[number]
-            task_digest = digest(task)
+            task_digest, whole = digest(task), whole_digest(task)
             for index in range(self.settings.repeats):
-                line = self.journal and self.journal.get(Key(self.name, task.id, task_digest, index))
+                key = Key(self.name, task.id, whole, index)
+                line = self.journal and self.journal.get(key)
                 if line:
                     self._lines.append(line)
                     self._keep(number, score(task, index, line.finished, self.settings.metrics, task_digest))
                 else:
-                    self._places[task.id, index] = (number, task_digest)
+                    self._places[task.id, index] = (number, key)
                     yield task, index
 
     def done(self, rollout: Rollout) -> None:
@@ -127,7 +138,7 @@ class _SetRun:
             self.lost = self.lost or rollout.error
             return
         task, index = rollout.task, rollout.index
-        number, task_digest = self._places.pop((task.id, index))
+        number, key = self._places.pop((task.id, index))
         trace = number * self.settings.repeats + index < self.settings.log_rollouts
         finished = finish(rollout, trace=trace)
         assert self.memory is not None
@@ -136,17 +147,18 @@ class _SetRun:
         self._lines.append(line)
         # What a judge failed on is made again by the next start, so that the judge is asked again.
         if self.journal is not None and finished.judged:
-            self.journal.add(Key(self.name, task.id, task_digest, index), line)
-        self._keep(number, score(task, index, finished, self.settings.metrics, task_digest))
+            self.journal.add(key, line)
+        self._keep(number, score(task, index, finished, self.settings.metrics))
 
     def result(self) -> SetResult:
         """The set's figures, predictions in the order of the tasks."""
+        metrics = self.settings.metrics or DEFAULT_METRICS
         predictions = [prediction for _, prediction in sorted(self.predictions.items())]
         return summarise_set(
             self.name,
-            predictions,
+            score_together(predictions, metrics, self.settings.batched),
             repeats=self.settings.repeats,
-            metrics=self.settings.metrics or DEFAULT_METRICS,
+            metrics=metrics,
             cost=self._cost(),
         )
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from memfactory.core.errors import BadInput
+
+#: Texts that the model reads at once.
+_BATCH_SIZE = 32
 
 
 def bert_score(
@@ -15,10 +19,11 @@ def bert_score(
     *,
     model: str = "roberta-large",
     layers: int | None = None,
-    batch_size: int = 32,
     device: str = "cpu",
 ) -> list[float]:
     """F1 of BERTScore of every prediction, the best over its gold answers, neither rescaled nor weighted.
+
+    All pairs go to the model in one call, which makes batches of them; the model stays loaded for the next call.
 
     `model` is a hub id or a folder; `layers`, the layer whose vectors are compared, is known for the models that
     the package lists and must be given for others. Values depend on the model: name it beside them. An empty
@@ -38,14 +43,19 @@ def bert_score(
     best = [0.0] * len(predictions)
     if not pairs:
         return best
-    scorer = _scorer(model, layers, batch_size, device)
+    scorer = open_scorer(model, layers, device)
     _, _, f1 = scorer.score([said for _, said, _ in pairs], [gold for _, _, gold in pairs])
     for (place, _, _), value in zip(pairs, f1.tolist(), strict=True):
         best[place] = max(best[place], float(value))
     return best
 
 
-def _scorer(model: str, layers: int | None, batch_size: int, device: str) -> Any:
+@lru_cache(maxsize=1)
+def open_scorer(model: str, layers: int | None = None, device: str = "cpu") -> Any:
+    """The package's scorer with its model loaded; the last one that was asked for is kept.
+
+    Raises `BadInput` when the package, the model or the layer is missing.
+    """
     try:
         from bert_score import BERTScorer
         from bert_score.utils import model2layers
@@ -55,14 +65,15 @@ def _scorer(model: str, layers: int | None, batch_size: int, device: str) -> Any
         ) from None
     if layers is None and model not in model2layers:
         raise BadInput(
-            f"BERTScore: no layer is known for the model '{model}'; give layers=..., from 1 to its number of layers"
+            f"BERTScore: no layer is known for the model '{model}'; give evaluation.bertscore.layers, "
+            "from 1 to its number of layers"
         )
     folder = Path(model).expanduser()
     try:
         return BERTScorer(
             model_type=str(folder) if folder.is_dir() else model,
             num_layers=layers,
-            batch_size=batch_size,
+            batch_size=_BATCH_SIZE,
             device=device,
             use_fast_tokenizer=True,
         )

@@ -170,6 +170,18 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
+class BertScoreConfig:
+    """The model of the metric `bertscore`: a hub id or a folder, and its layer (null: the package knows it).
+
+    `device` is where torch runs it.
+    """
+
+    model: str = "roberta-large"
+    layers: AtLeastOne | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """`repeats` rollouts of each task, of at most `limit` tasks a set (null: all), `concurrency` at once.
 
@@ -185,6 +197,7 @@ class EvaluationConfig:
     concurrency: AtLeastOne = 64
     metrics: tuple[MetricName, ...] | None = None
     log_rollouts: Count = 2
+    bertscore: BertScoreConfig = field(default_factory=BertScoreConfig)
 
     def __post_init__(self) -> None:
         if self.metrics == ():

@@ -11,7 +11,8 @@ from memfactory.reports.run_data import HeldOut, RunData, lower_is_better
 from memfactory.training.summary import smooth
 
 _MOST_POINTS = 400
-_BASELINES = ("no_memory", "full_context", "rag_bm25", "rag_embedding", "oracle")
+#: Agents whose lines are dashed.
+BASELINES = ("no_memory", "full_context", "rag_bm25", "rag_embedding", "oracle")
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,13 @@ def _against_length(line: Sequence[HeldOut], label: str, colour: int) -> Series:
         [score.mean for score in scores],
         low=[score.low or 0.0 for score in scores] if known else (),
         high=[score.high or 0.0 for score in scores] if known else (),
-        dashed=any(baseline in label for baseline in _BASELINES),
+        dashed=any(baseline in label for baseline in BASELINES),
     )
 
 
 def _family(name: str) -> str:
-    """What sets of one kind and several lengths have in common: "niah_single_1" of "niah_single_1_4096"."""
-    return re.sub(r"[_\- ]?\d+[kKxX]?$", "", name)
+    """What sets of one kind and several lengths share: "facts" of "facts / 4x", "niah" of "niah_4096"."""
+    return re.sub(r"[_\- /]*\d+[kKxX]?$", "", name)
 
 
 def _is_length(key: str) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from memfactory.core.errors import BadInput
 from memfactory.data.files import open_records, require_answers
+from memfactory.data.json_array import ArrayPlaces
 from memfactory.data.readers.jsonl import jsonl
 from memfactory.data.readers.memagent import memagent_parquet
 
@@ -52,6 +54,18 @@ def test_layouts_are_told_by_content(write: Write, content: str, packed: bool) -
         ("[\n" + LINE + ",\n{oops]", "data.jsonl:3: not valid JSON"),
         ("[" + LINE + ", null]", r"data.jsonl\[1\]: expected an object, found null"),
         ("[" * 200_000, "not valid JSON"),
+        ("[\n" + LINE + ",\n" + LINE + "\n", r"data.jsonl:4: not valid JSON \(the array does not end"),
+        ("[" + LINE + ",]", r"data.jsonl:1: not valid JSON \(a value is missing before '\]'"),
+        ("[" + LINE + ",," + LINE + "]", "a value is missing before ','"),
+        ("[" + LINE + "]\n\n[", r"data.jsonl:3: not valid JSON \(something stands after"),
+        ('[{"question": "q?\n"}]', r"data.jsonl:1: not valid JSON \(a control character in a string"),
+        (
+            "[" + LINE + ",\n{'q': 1}]",
+            r"data.jsonl:2: not valid JSON \(Expecting property.* character 2 of record 1",
+        ),
+        ("[" + LINE + ' {"a": 1}]', "not valid JSON .Extra data"),
+        ("[" + LINE + "}", "'}' closes what another bracket opened"),
+        (b"[" + LINE.encode() + b',\n{"a": "\xff"}]', r"data.jsonl:2: not UTF-8 text .byte 7 of record 1"),
         ('{"question": "q?"}\n', "data.jsonl:1: no field 'text'"),
         ('{"question": "q?", "txt": "x", "answers": ["a"]}', "no field 'text'; did you mean 'txt'"),
         ('{"question": "q?", "text": "x"}', "no field 'answers'"),
@@ -81,6 +95,31 @@ def test_missing_file_names_its_neighbour(write: Write) -> None:
         jsonl(path.removesuffix("/train.jsonl"))
     with pytest.raises(BadInput, match="no such data file"):
         jsonl(path + "/deeper/file.jsonl")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    items=st.lists(JSON, max_size=5),
+    chunk=st.integers(1, 9),
+    ascii_only=st.booleans(),
+    indent=st.none() | st.just(1),
+)
+def test_elements_of_an_array_are_found_in_chunks_of_any_size(
+    items: list[Any], chunk: int, ascii_only: bool, indent: int | None
+) -> None:
+    text = json.dumps(items, ensure_ascii=ascii_only, indent=indent)
+    data = text.encode()
+    places = ArrayPlaces("f", [data[i : i + chunk] for i in range(0, len(data), chunk)])
+    found = [data[start:stop] for start, stop in zip(places.starts, places.stops, strict=True)]
+    assert [json.loads(one) for one in found] == items
+    assert list(places.lines) == [1 + data.count(b"\n", 0, start) for start in places.starts]
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.jsonl.gz"])

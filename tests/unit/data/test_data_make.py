@@ -15,6 +15,7 @@ from memfactory.data.check import check_file
 from memfactory.data.make import make_facts, make_hotpotqa_long
 from memfactory.data.readers.jsonl import jsonl
 from memfactory.data.readers.memagent import hotpotqa_long
+from memfactory.data.synthetic.vocabulary import words_of
 from memfactory.data.write import write_jsonl
 
 Write = Callable[..., str]
@@ -82,6 +83,11 @@ def test_facts(tmp_path: Path) -> None:
     assert make_facts(path, sections=2, count=5, seed=3) == 5
     tasks = jsonl(path)
     assert [task.meta["sections"] for task in tasks] == [2] * 5
+    assert (
+        [task.meta["length"] for task in tasks]
+        == [len(words_of(task.evidence)) for task in tasks]
+        == [80] * 5
+    )
     assert check_file("jsonl", path).ok
     with pytest.raises(BadInput, match="facts: unknown split"):
         make_facts(str(tmp_path / "x.jsonl"), sections=2, count=5, split="test")

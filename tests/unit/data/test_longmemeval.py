@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,6 +157,31 @@ def test_a_column_that_is_missing(write: Write, field: str) -> None:
     del bad[field]
     with pytest.raises(BadInput, match=f"data.jsonl:1: no field '{field}'"):
         longmemeval(write([bad]))
+
+
+def test_a_file_larger_than_memory_is_read_one_question_at_a_time(tmp_path: Path) -> None:
+    """20 MB of the largest file's layout: neither its questions nor their check may hold more than a few of them."""
+    path = tmp_path / "longmemeval_m_cleaned.json"
+    chat = [{"role": "user", "content": 'Schöne "words" [and {brackets. ' * 250}] * 2
+    with path.open("w") as file:
+        for number in range(160):
+            haystack = record(
+                f"q{number}", haystack_sessions=[chat] * 8, haystack_session_ids=[f"s{i}" for i in range(8)],
+                haystack_dates=["2023/05/25 (Thu) 10:00"] * 8, answer_session_ids=["s1"],
+            )  # fmt: skip
+            file.write(("[" if number == 0 else ",\n") + json.dumps(haystack))
+        file.write("]\n")
+    assert path.stat().st_size > 20e6
+    tracemalloc.start()
+    try:
+        report = check_file("longmemeval", str(path))
+        tasks = longmemeval(str(path))[:150]
+        read = [task.id for task in tasks]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (report.records, report.bad) == (160, 0) and read == [f"q{number}" for number in range(150)]
+    assert peak < 5e6, f"{peak / 1e6:.1f} MB at once"
 
 
 WILD = st.recursive(

@@ -12,7 +12,7 @@ from memfactory.core.chat import Models
 from memfactory.core.errors import BadInput, ServiceError
 from memfactory.core.types import Message, Outcome, Rollout, Task, Verdict
 from memfactory.evaluation.journal import Journal, Key, Line
-from memfactory.evaluation.predictions import Finished
+from memfactory.evaluation.predictions import Finished, digest
 from memfactory.evaluation.runner import SetResult, Settings, evaluate_set
 from memfactory.rollouts.collect import Collector
 from memfactory.samplers.scripted import ScriptedSampler
@@ -114,6 +114,15 @@ def test_a_task_whose_text_changed_is_done_again(run: Run) -> None:
     run([task("a", evidence="one")])
     run([task("a", evidence="two")])
     assert len(run.made) == 2
+
+
+def test_a_task_whose_gold_evidence_changed_is_done_again(run: Run) -> None:
+    """An oracle reads it, though the text is the same."""
+    one, two = (Task("a", "Who?", "", ("gold",), {"gold_evidence": text}) for text in ("one", "two"))
+    for made in (one, two, one):
+        run([made])
+    assert len(run.made) == 2
+    assert digest(one) == digest(two), "results on them can still be compared"
 
 
 def test_half_a_line_is_forgotten(run: Run) -> None:

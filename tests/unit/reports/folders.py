@@ -144,8 +144,11 @@ def write_evaluation(path: Path, label: str, step: int, scores: dict[str, float]
     (path / "evaluation" / f"{label}.json").write_text(json.dumps({"step": step, "sets": sets}))
 
 
-def write_result(path: Path, name: str, agent: str, lengths: dict[int, float]) -> None:
-    """A file of `eval` (schema 2): RULER at several lengths, with intervals of 0.1 to both sides."""
+def write_result(
+    path: Path, name: str, agent: str, lengths: dict[int, float], *, sets: str = "ruler/niah_single_1_{}"
+) -> None:
+    """A file of `eval` (schema 2): a benchmark at several lengths, with intervals of 0.1 to both sides."""
+    benchmark, _, set_name = sets.partition("/")
     (path / "eval").mkdir(parents=True, exist_ok=True)
     results = [
         {
@@ -153,8 +156,8 @@ def write_result(path: Path, name: str, agent: str, lengths: dict[int, float]) -
             "name": "demo",
             "model": "tiny",
             "agent": agent,
-            "benchmark": "ruler",
-            "set": f"niah_single_1_{length}",
+            "benchmark": benchmark,
+            "set": set_name.format(length),
             "length": length,
             "tasks": 8,
             "repeats": 1,

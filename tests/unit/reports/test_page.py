@@ -72,6 +72,12 @@ def test_results_of_eval_make_curves_against_length_with_baselines_dashed(tmp_pa
     assert [lines[f"{agent} · tiny"].dashed for agent in ("memagent", "rag_bm25")] == [False, True]
 
 
+def test_a_family_of_lengths_has_a_name_without_them(tmp_path: Path) -> None:
+    write_result(tmp_path, "one", "memagent", {120: 0.9, 240: 1.0}, sets="facts/{}x")
+    [chart] = charts([read_run(tmp_path)])
+    assert (chart.title, chart.slug) == ("Score against context length: facts", "length-facts")
+
+
 def test_report_writes_a_page_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_run(tmp_path / "demo")
     assert run(["report", str(path)]) == 0

@@ -143,8 +143,8 @@ def make_task(
 ) -> dict[str, Any]:
     """Make one reading task.
 
-    Returns a dict with `id`, `question`, `text` (`sections * section_tokens` tokens), `answers` and `meta`: the needed
-    facts, the sections in which they stand (from 0) and the number of facts in the text.
+    Returns a dict with `id`, `question`, `text`, `answers` and `meta`: the needed facts, the sections in which they
+    stand (from 0), the number of facts in the text, and `length`, the text's tokens: `sections * section_tokens`.
     """
     if sections < 1 or facts_per_section < 2:
         raise ValueError("a text needs at least one section, and a section at least two facts")
@@ -174,6 +174,7 @@ def make_task(
             "sections_needed": places,
             "sections": sections,
             "facts": sections * facts_per_section,
+            "length": sections * section_tokens,
             "split": split,
             "benchmark": "facts",
             "gold_evidence": " ".join(gold),
