@@ -73,12 +73,12 @@ def load(model: str) -> Any:
     return Qwen3ForCausalLM(config)
 
 
-def ours(model: Any, rows: list[Any], budget: int) -> Any:
+def ours(model: Any, rows: list[Any], budget: int, packing: bool) -> Any:
     """A function that runs one update of the local learner and returns its loss."""
     from memfactory.algorithms.objective import Objective
     from memfactory.learners.local import LocalLearner
 
-    learner = LocalLearner(model=model, lr=1e-6, device="cpu", micro_batch_tokens=budget)
+    learner = LocalLearner(model=model, lr=1e-6, device="cpu", micro_batch_tokens=budget, packing=packing)
     scores = learner.logprobs(rows)
     rows = [replace(row, behaviour_logprobs=tuple(s)) for row, s in zip(rows, scores, strict=True)]
     return lambda: learner.update(rows, Objective(tis_cap=2.0))["loss"]
@@ -170,7 +170,10 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(options.seed)
     model = load(options.model)
     rows = make_rows(options.rollouts, options.block, model.config.vocab_size, options.seed)
-    update = (ours if side == "memfactory" else theirs)(model, rows, options.budget)
+    if side == "memfactory":
+        update = ours(model, rows, options.budget, options.packing)
+    else:
+        update = theirs(model, rows, options.budget)
     before = resident_mib()
     loss = update()
     times, cpu = [], time.process_time()
@@ -218,6 +221,7 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=1, help="times to run both sides, alternating; best counts"
     )
+    parser.add_argument("--packing", action="store_true", help="our side packs rows instead of padding them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--side", choices=("memfactory", "trl"), help=argparse.SUPPRESS)

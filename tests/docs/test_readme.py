@@ -211,6 +211,10 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memagent --nproc 2 learner=deepspeed learner.zero_stage=3": plan,
     "memfactory train memagent sampler=vllm_server sampler.servers=2": plan,
     "memfactory train memagent sampler=vllm_server trainer.max_staleness=1 algorithm.tis_cap=2": plan,
+    "memfactory train memagent learner=local_lora learner.quantization=nf4": full(
+        *SMALL, "--output-dir", "runs/nf4"
+    ),
+    "memfactory train memagent learner=local_lora sampler.adapter_sync=true": plan,
     **{
         f"memfactory train gpu/memagent_qwen2.5_7b --nproc 8 --nnodes 2 --node-rank {rank} --master-addr node1 "
         "--master-port 29500": config

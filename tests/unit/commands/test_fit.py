@@ -80,14 +80,10 @@ def test_four_bits_by_hand() -> None:
 
 
 def test_the_recipes_quantization_is_what_is_estimated() -> None:
-    adapters = ["learner=local_lora"]
-    found = [
-        estimate(
-            load_recipe("gpu/memagent_qwen2.5_7b", [*adapters, *more], command="infer"),
-            Gpus("L4", 1, 24 * GIB),
-        )[1]
-        for more in ([], ["learner.quantization=nf4"])
-    ]
+    found = []
+    for more in ([], ["learner.zero_stage=2", "learner.quantization=nf4"]):
+        recipe = load_recipe("gpu/memagent_qwen2.5_7b", ["learner=deepspeed_lora", *more], command="infer")
+        found.append(estimate(recipe, Gpus("L4", 1, 24 * GIB))[1])
     assert found[1].layout.quantization == "nf4"
     assert found[1].learner["weights"] < found[0].learner["weights"] / 2.5
 

@@ -42,7 +42,14 @@ def test_liger_gets_the_loaded_model_and_none_of_its_losses(monkeypatch: pytest.
         swiglu: bool = True,
         model: Any = None,
     ) -> None:
-        asked.update(locals())
+        asked.update(
+            rope=rope,
+            cross_entropy=cross_entropy,
+            fused_linear_cross_entropy=fused_linear_cross_entropy,
+            rms_norm=rms_norm,
+            swiglu=swiglu,
+            model=model,
+        )
 
     _pretend_liger(monkeypatch, {"qwen3": apply_liger_kernel_to_qwen3})
     model = random_model()

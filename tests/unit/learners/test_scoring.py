@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from memfactory.algorithms.rows import collate
 from memfactory.core.errors import BadInput
@@ -74,6 +75,28 @@ def test_a_model_whose_packed_rows_see_each_other_is_refused():
     TokenScorer(model).verify()
     with pytest.raises(BadInput, match=r"learner\.packing"):
         TokenScorer(model).verify(packed=True)
+
+
+def test_logits_of_all_tokens_never_exist():
+    """Forward and backward: no tensor comes near the size of [tokens, vocabulary], unless one chunk may hold it."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            made = result if isinstance(result, tuple | list) else (result,)
+            largest = max([largest, *(t.numel() for t in made if isinstance(t, torch.Tensor))])
+            return result
+
+    model, batch = random_model(vocab_size=1999), collate(random_rows(24))
+    logits = batch.targets.numel() * 1999
+    for chunk, whole in ((8 * 1999, False), (2**24, True)):
+        largest = 0
+        with Watch():
+            logp, _ = TokenScorer(model, chunk_logits=chunk)(batch)
+            logp.sum().backward()
+        assert largest == logits if whole else largest < logits / 3
 
 
 def test_without_gradients():
