@@ -263,6 +263,10 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory eval --models tiny,runs/memagent/final --agents memagent,no_memory,rag_bm25 --benchmarks facts": full(
         "sampler=hf", "evaluation.limit=1", "evaluation.sets=[1x]"
     ),
+    "memfactory eval memagent --models tiny,runs/memagent/final --benchmarks facts --output-dir runs/lengths "
+    "--agents memagent,no_memory,full_context,rag_bm25,oracle": full(
+        "sampler=hf", "evaluation.limit=1", "evaluation.sets=[1x]"
+    ),
     "memfactory eval --compare before after": full(),
     "memfactory eval --compare 'both#rag_bm25' 'both#memagent'": full(),
     "memfactory eval --models smollm2 --benchmarks locomo --agents memagent,oracle evaluation.limit=50": config,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memfactory.core.errors import BadInput
 from memfactory.reports.charts import BASELINES
@@ -85,7 +85,12 @@ def picture(lines: Sequence[Line], names: Sequence[str]) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style = {"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
+    style: Any = {
+        "font.size": 9.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.parse_math": False,
+    }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
