@@ -39,9 +39,9 @@ def main() -> None:
     picture = f"![reward by step]({{}}images/{image})"
     if arguments.readme:
         shown = [_one(summaries[0]), picture.format("docs/"), f"```text\n{example}\n```"]
-        _replace(ROOT / "README.md", "\n\n".join(shown))
+        replace_marked(ROOT / "README.md", "\n\n".join(shown))
     page = [_all(summaries), *_mixes(summaries), picture.format(""), f"```text\n{example}\n```"]
-    _replace(arguments.page, "\n\n".join(page))
+    replace_marked(arguments.page, "\n\n".join(page))
 
 
 def _one(summary: dict[str, Any]) -> str:
@@ -103,7 +103,7 @@ def _example(report: Path) -> str:
     return rest.partition("\n```")[0] if found else "no task was answered wrongly before and rightly after"
 
 
-def _replace(page: Path, text: str) -> None:
+def replace_marked(page: Path, text: str) -> None:
     before, start, rest = page.read_text(encoding="utf-8").partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):
