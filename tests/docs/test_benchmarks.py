@@ -32,14 +32,20 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return publish_benchmarks
 
 
-def result(folder: Path, *, set_name: str = "s", torch: str = "2.13.0", seeds: tuple[int, int] = (0, 0)) -> Path:
+def result(
+    folder: Path, *, set_name: str = "s", torch: str = "2.13.0", seeds: tuple[int, int] = (0, 0)
+) -> Path:
     """A result file: `memagent` answers 2 of 4 questions, one reply cut off; `oracle` 4 of 4."""
     entries, recipes = [], {}
     for agent, right, seed in (("memagent", "1010", seeds[0]), ("oracle", "1111", seeds[1])):
         predictions = []
         for number, mark in enumerate(right):
-            task = Task(f"t{number}", "Who?", "text", ("gold",), {"group": "even" if number % 2 == 0 else "odd"})
-            finished = replace(finish(rollout("gold" if mark == "1" else "no")), truncated_calls=int(number == 3))
+            task = Task(
+                f"t{number}", "Who?", "text", ("gold",), {"group": "even" if number % 2 == 0 else "odd"}
+            )
+            finished = replace(
+                finish(rollout("gold" if mark == "1" else "no")), truncated_calls=int(number == 3)
+            )
             predictions.append(score(task, 0, finished, ["exact_match", "f1"]))
         made = summarise_set(
             set_name,
