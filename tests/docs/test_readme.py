@@ -273,6 +273,20 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory eval --models smollm2 --benchmarks ruler,ruler_16k evaluation.sets=[niah_single_1,vt] "
     "evaluation.limit=10": config,
     "memfactory eval memagent --benchmarks mybench.yaml": full("sampler=hf"),
+    **{
+        f"memfactory eval {recipe}--models smollm2 --benchmarks {benchmark} --agents {agent},no_memory,oracle,rag_bm25,"
+        "full_context,rag_embedding --output-dir runs/benchmarks": config
+        for recipe, benchmark, agent in (
+            ("", "hotpotqa_long evaluation.sets=[eval_50]", "memagent"),
+            ("", "ruler evaluation.sets=[niah_single_1] evaluation.limit=16", "memagent"),
+            ("", "ruler_16k evaluation.sets=[niah_single_1] evaluation.limit=8", "memagent"),
+            (
+                "memory_r1 ",
+                "locomo data.eval.test.split=train data.eval.test.shuffle_seed=0 evaluation.limit=50",
+                "memory_r1",
+            ),
+        )
+    },
     "memfactory data list": full(),
     "memfactory data fetch locomo": in_catalogue,
     "memfactory eval memagent_smollm2 agent=oracle prompts=baselines "
@@ -337,6 +351,8 @@ TABLE: dict[str, Callable[[str], None]] = {
     "--output data/hotpotqa_long/train.parquet": full(),
     "memfactory data make hotpotqa-long --source hotpot_dev_distractor_v1.json --paragraphs 50 --limit 128 "
     "--output data/hotpotqa_long/eval_50.parquet": full(),
+    "memfactory data make hotpotqa-long --source hotpot_sample.json --paragraphs 50 --limit 16 "
+    "--output data/hotpotqa_long/eval_50.json": full(),
     "memfactory data make hotpotqa-long --source hotpot_dev_distractor_v1.json --paragraphs 100 --limit 128 "
     "--output data/hotpotqa_long/eval_100.parquet": full(),
     "memfactory data banks memory_r1_smollm2 data.train.of.path=locomo10.json --output banks.jsonl": full(
@@ -420,7 +436,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     }
     conversations = [{"sample_id": name, "qa": [], "conversation": spoken} for name in ("conv-26", "conv-30")]
     (folder / "locomo10.json").write_text(json.dumps(conversations))
-    for name in ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json", "2wiki_dev.json"):
+    hotpotqa = ("hotpot_train_v1.1.json", "hotpot_dev_distractor_v1.json", "hotpot_sample.json")
+    for name in (*hotpotqa, "2wiki_dev.json"):
         (folder / name).write_text(json.dumps([hotpotqa_example(number) for number in range(130)]))
     (folder / "locomo10.json").write_text(json.dumps([locomo_example(f"conv-{n}") for n in (26, 30, 41)]))
     with pytest.MonkeyPatch.context() as patch:

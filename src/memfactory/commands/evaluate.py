@@ -120,7 +120,9 @@ def _score(
             collector,
             one.environment.eval_tasks,
             settings=settings,
-            watch=lambda name, total: view.watching(f"{owner}{name}", total, first_metric(recipe)),
+            watch=lambda name, total: view.watching(
+                f"{owner}{name}", total, first_metric(recipe), recipe.schema.evaluation.concurrency
+            ),
             journal=journal,
         )
 

@@ -44,6 +44,16 @@ class RunningScore:
         return f"{label(self.metric)} {value}"
 
 
+def seconds_left(elapsed: float, done: int, total: int, at_once: int) -> float:
+    """How long the rest takes, when `done` of `total` rollouts have ended `elapsed` seconds after the start.
+
+    The others of the `at_once` under way count as half done. Where all began together they end soon after each other:
+    by the first one alone the rest would seem to take many times as long as it does.
+    """
+    worked = done + min(at_once - 1, total - done) / 2
+    return elapsed / worked * (total - worked)
+
+
 class EvalView:
     """Shows how many rollouts of a set are done, the running score, and the time left."""
 
@@ -51,11 +61,14 @@ class EvalView:
         self.console = console
 
     @contextmanager
-    def watching(self, what: str, total: int, metric: str) -> Iterator[OnPrediction]:
-        """While `total` rollouts are made, show where it stands; yields what to call with each prediction."""
+    def watching(self, what: str, total: int, metric: str, at_once: int) -> Iterator[OnPrediction]:
+        """While `total` rollouts are made, `at_once` of them at a time, show where it stands.
+
+        Yields what to call with each prediction.
+        """
         running = RunningScore(metric)
         if not self.console.is_terminal:
-            yield self._lines(what, total, running)
+            yield self._lines(what, total, running, at_once)
             return
         bar = Progress(
             TextColumn("{task.description}"),
@@ -77,7 +90,7 @@ class EvalView:
 
             yield on_prediction
 
-    def _lines(self, what: str, total: int, running: RunningScore) -> OnPrediction:
+    def _lines(self, what: str, total: int, running: RunningScore, at_once: int) -> OnPrediction:
         started = last = time.monotonic()
         self._say(f"{what}: {total} rollouts")
 
@@ -87,7 +100,7 @@ class EvalView:
             now = time.monotonic()
             if now - last > _SECONDS_BETWEEN_LINES and running.done < total:
                 last = now
-                left = (now - started) / running.done * (total - running.done)
+                left = seconds_left(now - started, running.done, total, at_once)
                 self._say(f"{what}: {running.done}/{total}  {running}  about {left:,.0f} s left")
 
         return on_prediction
