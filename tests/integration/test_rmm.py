@@ -218,5 +218,6 @@ def test_a_reranker_of_another_embedder_is_one_line(
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if line.startswith("error: ")]
     assert captured.out == "" and len(lines) == 1 and "Traceback" not in captured.err
+    assert "reranker.pt" in lines[0], "the file is named"
     assert "trained on embeddings of 32 numbers" in lines[0] and "use the embedder" in lines[0]
     assert (folder / "reranker.pt").read_bytes() == before, "nothing is written over it"

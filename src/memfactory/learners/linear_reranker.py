@@ -82,6 +82,7 @@ class LinearReranker:
         self.updates = 0
         self._maps: tuple[Tensor, Tensor] | None = None
         self._optimizer: Any = None
+        self._origin = "the reranker"
         if path is not None:
             self.load_state(Path(path))
 
@@ -158,7 +159,7 @@ class LinearReranker:
         except Exception as error:  # whatever a damaged file makes torch's unpickler raise
             line = " ".join(str(error).split())[:160]
             raise BadInput(f"{path}: not a readable state of a reranker ({line})") from error
-        self._maps, self.updates = None, updates
+        self._maps, self.updates, self._origin = None, updates, f"{path}: the reranker"
         if maps is not None:
             self._begin(len(maps[0]))
             assert self._maps is not None
@@ -187,8 +188,8 @@ class LinearReranker:
         assert self._maps is not None
         if len(query) != len(self._maps[0]):
             raise BadInput(
-                f"the reranker was trained on embeddings of {len(self._maps[0])} numbers, these have {len(query)}; "
-                "use the embedder that it was trained with"
+                f"{self._origin} was trained on embeddings of {len(self._maps[0])} numbers, these have {len(query)}; "
+                "use the embedder that it was trained with, or remove its file to let it begin anew"
             )
         return residual_logits(torch.tensor(query), torch.tensor(memories), *self._maps, self.tau)
 
