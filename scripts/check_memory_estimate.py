@@ -21,6 +21,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {},
     "checkpointing": {"gradient_checkpointing": True},
     "lora": {"lora_rank": 16},
+    "qlora": {"lora_rank": 16, "quantization": "nf4"},
     "lora+checkpointing": {"lora_rank": 16, "gradient_checkpointing": True},
     "reference": {"reference": True},
 }

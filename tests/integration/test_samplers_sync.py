@@ -15,10 +15,12 @@ from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput, ParityError
 from memfactory.core.types import Row, SamplingParams, SamplingRequest
 from memfactory.learners.local import LocalLearner
+from memfactory.samplers.hf import HfSampler
 from memfactory.samplers.roles import Cast
 from memfactory.samplers.scripted import ScriptedSampler
 from memfactory.samplers.sync import check_parity, sync_and_check
 from memfactory.samplers.vllm import VllmSampler
+from tests.integration.conftest import MAX_MODEL_LEN
 from tests.tiny_models import ScoringLearner
 
 THRESHOLD = 1e-3
@@ -79,10 +81,49 @@ def test_a_stale_tied_output_layer_is_found_out(
         vllm_sampler.load_weights(ScoringLearner(policy_folder).named_weights(), version=0)
 
 
+class AdapterSampler(HfSampler):
+    """Takes adapters as vLLM does: from the folder, beside weights that stay; peft reads them."""
+
+    takes_adapters = True
+
+    def __init__(self, folder: Path, codec: Any, work: Path) -> None:
+        super().__init__(device="cpu", model_folder=folder, codec=codec, max_model_len=MAX_MODEL_LEN)
+        self._base, self._work = folder, work
+
+    def load_adapter(self, adapter: Any, version: int) -> None:
+        from peft import PeftModel
+
+        from memfactory.models.load import load_policy
+
+        folder = self._work / str(version)
+        folder.mkdir()
+        adapter.write(folder)
+        self._engine.model = PeftModel.from_pretrained(load_policy(self._base, device="cpu"), folder).eval()
+        self.policy_version = self._engine.policy_version = version
+
+
+def test_what_an_adapter_folder_holds_is_the_policy(
+    policy_folder: Path, codec: Any, prompts: Any, tmp_path: Path
+) -> None:
+    learner = LocalLearner(model=policy_folder, device="cpu", lr=0.05, lora_rank=3, lora_alpha=8)
+    sampler = Cast(AdapterSampler(policy_folder, codec, tmp_path))
+    learner.update(adapter_rows(prompts), Objective())
+    with pytest.raises(ParityError):
+        check_parity(sampler, learner, prompts[:4], THRESHOLD)
+    assert sync_and_check(sampler, learner, prompts[:4], THRESHOLD, 1)["sync/parity_max"] < THRESHOLD
+    assert sampler.policy_version == 1
+    whole = LocalLearner(model=policy_folder, device="cpu")
+    with pytest.raises(BadInput, match=r"learner\.lora_rank"):
+        sync_and_check(sampler, whole, prompts[:4], THRESHOLD, 2)
+
+
+def adapter_rows(prompts: Any) -> list[Row]:
+    return [Row(tuple(ids), (11, 12, 13), (-5.0,) * 3, 1.0, n) for n, ids in enumerate(prompts[:4])]
+
+
 @pytest.mark.vllm
 def test_adapters_alone_are_synced(policy_folder: Path, codec: Any, prompts: Any) -> None:
     learner = LocalLearner(model=policy_folder, device="cpu", lr=0.05, lora_rank=3, lora_alpha=8)
-    rows = [Row(tuple(ids), (11, 12, 13), (-5.0,) * 3, 1.0, n) for n, ids in enumerate(prompts[:4])]
     engine = VllmSampler(
         kv_cache_gb=0.1,
         max_num_seqs=16,
@@ -96,7 +137,7 @@ def test_adapters_alone_are_synced(policy_folder: Path, codec: Any, prompts: Any
     try:
         check_parity(sampler, learner, prompts[:4], THRESHOLD)  # adapters begin as nothing
         for version in (1, 2, 2):  # the same version comes again after an evaluation
-            learner.update(rows, Objective())
+            learner.update(adapter_rows(prompts), Objective())
             with pytest.raises(ParityError):
                 check_parity(sampler, learner, prompts[:4], THRESHOLD)
             metrics = sync_and_check(sampler, learner, prompts[:4], THRESHOLD, version)
