@@ -21,12 +21,8 @@ from tests.docs.pages import ROOT
 from tests.unit.fakes import rollout
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-SETS = {
-    "hotpotqa_long/eval_50": "memagent",
-    "ruler/niah_single_1": "memagent",
-    "ruler_16k/niah_single_1": "memagent",
-    "locomo/test": "memory_r1",
-}
+#: The memory agents that were run on each set; the baselines were run on all of them.
+SETS: dict[str, tuple[str, ...]] = {"hotpotqa_long/eval_50": (), "ruler/niah_single_1": ()}
 BASELINES = ("no_memory", "oracle", "rag_bm25", "full_context", "rag_embedding")
 
 
@@ -100,9 +96,9 @@ def test_results_that_do_not_belong_together_are_refused(publish: ModuleType, tm
 def test_the_page_has_a_row_of_scores_and_of_costs_for_every_agent() -> None:
     """A set that was run for some agents only would look like a comparison that nobody made."""
     results = PAGE.read_text(encoding="utf-8").partition("<!-- results:start -->")[2]
-    for name, agent in SETS.items():
+    for name, agents in SETS.items():
         part = results.partition(f"### {name}\n")[2].partition("\n### ")[0]
         scores, _, costs = part.partition("What it cost:")
-        for row in (agent, *BASELINES):
+        for row in (*agents, *BASELINES):
             assert re.search(rf"^\| {row} +\|.*\d\.\d \[\d", scores, re.MULTILINE), (name, row)
             assert re.search(rf"^\| {row} +\| +\d", costs, re.MULTILINE), (name, row)
