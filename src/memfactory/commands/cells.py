@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from memfactory.core import registry
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.evaluation.options import EvalOptions
 from memfactory.recipe.files import config_folders, config_groups, find_recipe
@@ -39,8 +41,8 @@ def make_cells(options: EvalOptions, *, complete: bool = True) -> list[Cell]:
 
     A name in `models` is an option of the group `model`, or else a folder or hub id for `model.path`. A name in
     `agents` is the recipe's own agent as it has it, or an option of the group `agent`, and of `prompts` where there is
-    one of that name. A name in `benchmarks` is an option of the group `benchmark`, or a YAML file. Raises `BadInput`
-    for an unknown one, and for whatever is wrong with a combination.
+    one of that name; rewards of the recipe's modules are not for it. A name in `benchmarks` is an option of the group
+    `benchmark`, or a YAML file. Raises `BadInput` for an unknown one, and for whatever is wrong with a combination.
     """
     cells = []
     for name in options.recipes:
@@ -52,14 +54,19 @@ def make_cells(options: EvalOptions, *, complete: bool = True) -> list[Cell]:
                 chosen_agent = _agent(agent, own, groups)
                 for benchmark in options.benchmarks or (None,):
                     chosen, file = _benchmark(benchmark, groups.get("benchmark", set()))
-                    recipe = load_recipe(
+                    changes = [*chosen_model, *chosen_agent, *chosen, *options.overrides]
+                    compose = partial(
+                        load_recipe,
                         name,
-                        [*chosen_model, *chosen_agent, *chosen, *options.overrides],
                         command="eval" if complete else None,
                         output_dir=options.folder,
                         benchmark=file,
                         only_options=[choice.partition("=")[0] for choice in chosen_agent],
                     )
+                    recipe = compose(changes)
+                    foreign = _module_rewards(recipe) if chosen_agent else []
+                    if foreign:
+                        recipe = compose([*changes, *(f"~reward.{part}" for part in foreign)])
                     cells.append(
                         Cell(
                             recipe=recipe,
@@ -71,6 +78,16 @@ def make_cells(options: EvalOptions, *, complete: bool = True) -> list[Cell]:
     _require_distinct(cells)
     order = list(dict.fromkeys(cell.engine for cell in cells))
     return sorted(cells, key=lambda cell: order.index(cell.engine))
+
+
+def _module_rewards(recipe: Recipe) -> list[str]:
+    """Rewards that pay single modules or judge what these did: an agent of another recipe does not report that."""
+    return [
+        name
+        for name, part in recipe.schema.reward.items()
+        if part.modules
+        or getattr(registry.get("reward", part.component["type"]).build, "about_modules", False)
+    ]
 
 
 def _model(name: str | None, known: set[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
@@ -35,6 +35,8 @@ class Evidence:
 
     of: Literal["retrieved", "reranked", "cited"] = "reranked"
     top: int | None = None
+
+    about_modules: ClassVar[bool] = True
 
     async def __call__(self, rollout: Rollout) -> float | None:
         """In [0, 1]; 0.0 for a failed rollout. Raises `BadInput` for an agent that does not tell turns."""

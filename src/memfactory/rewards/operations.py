@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
@@ -24,6 +24,8 @@ class ModuleFormat:
     """Share of a module's replies that keep to its layout, in [0, 1]; None if it was never called."""
 
     module: str
+
+    about_modules: ClassVar[bool] = True
 
     async def __call__(self, rollout: Rollout) -> float | None:
         """0.0 for a failed rollout. Raises `BadInput` for a module that the agent has no layout for."""
@@ -55,6 +57,8 @@ class OpErrors:
     """From 0 (no wrong operation) down to -1 (`worst` or more of them); None without a manager's call."""
 
     worst: int = 4
+
+    about_modules: ClassVar[bool] = True
 
     async def __call__(self, rollout: Rollout) -> float | None:
         """-1.0 for a failed rollout."""

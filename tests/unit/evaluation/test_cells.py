@@ -39,6 +39,17 @@ def test_every_combination_is_a_cell_and_those_of_one_engine_follow_each_other(b
     assert "update" in cells[0].recipe.schema.prompts
 
 
+def test_rewards_of_single_modules_are_for_the_recipes_own_agent() -> None:
+    options = EvalOptions(
+        recipes=("memory_r1",), agents=("memory_r1", "no_memory"), overrides=("~reward.op_errors",)
+    )
+    own, other = make_cells(options)
+    assert set(own.recipe.schema.reward) == {"answer", "format_extractor", "format_manager"}
+    assert set(other.recipe.schema.reward) == {"answer"}
+    [other] = make_cells(EvalOptions(recipes=("rmm_policy",), agents=("oracle",)))
+    assert set(other.recipe.schema.reward) == {"answer"}
+
+
 def test_without_names_the_recipe_is_run_as_it_is() -> None:
     [cell] = make_cells(EvalOptions(overrides=("seed=3",)))
     assert (cell.model, cell.agent, cell.benchmark) == ("tiny", "memagent", None)
