@@ -91,7 +91,8 @@ def test_beside_the_update_it_learns_the_same(finished: Path, tmp_path: Path) ->
     assert (newest / "ahead.json").exists()
     assert run(command) == 0
     for mine, theirs in zip(maps(tmp_path / "run" / "final"), maps(finished / "final"), strict=True):
-        assert torch.equal(mine, theirs)
+        # The killed process had as many threads as it liked, which decides the last bits; a step moves them by 1e-2.
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)
 
 
 def test_a_trained_one_serves_in_eval(

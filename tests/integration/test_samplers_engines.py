@@ -102,7 +102,9 @@ def test_impossible_requests_fail_alone(sampler: Any, prompts: Prompts) -> None:
         return await asyncio.gather(*(sampler.sample(r) for r in [good, *bad, good]), return_exceptions=True)
 
     first, *errors, last = asyncio.run(main())
-    assert first == last
+    assert first.token_ids == last.token_ids
+    # The place in a batch may decide the last bits, on some processors.
+    assert first.logprobs == pytest.approx(last.logprobs, abs=1e-4)
     assert len(first.token_ids) > 0
     assert all(isinstance(error, TaskError) for error in errors)
     assert (
