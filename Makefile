@@ -37,8 +37,14 @@ $(READY): pyproject.toml constraints.txt Makefile
 quickstart: $(READY)
 	$(BIN)/memfactory train recipes/memagent.yaml
 
+# Unit tests share the cores; of the others each uses them itself.
 test: $(READY)
+ifeq ($(strip $(RUN)),)
+	$(BIN)/python -m pytest tests/unit -n auto --maxprocesses 8
+	$(BIN)/python -m pytest tests/docs tests/integration
+else
 	$(BIN)/python -m pytest $(RUN)
+endif
 
 check: $(READY)
 	$(BIN)/ruff format --check .
