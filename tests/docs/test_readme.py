@@ -272,6 +272,9 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory eval --models smollm2 --benchmarks locomo --agents memagent,oracle evaluation.limit=50": config,
     "memfactory eval --models smollm2 --benchmarks ruler,ruler_16k evaluation.sets=[niah_single_1,vt] "
     "evaluation.limit=10": config,
+    "memfactory eval gpu/memagent_qwen3_1.7b --benchmarks ruler_16k evaluation.sets=[fwe]": config,
+    "memfactory eval gpu/memagent_qwen3_1.7b --benchmarks ruler_16k evaluation.sets=[fwe] "
+    "model.path=runs/memagent_qwen3_1.7b/final": config,
     "memfactory eval memagent --benchmarks mybench.yaml": full("sampler=hf"),
     **{
         f"memfactory eval {recipe}--models smollm2 --benchmarks {benchmark} --agents {agent},no_memory,oracle,rag_bm25,"
