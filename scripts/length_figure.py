@@ -15,9 +15,7 @@ from pathlib import Path
 from memfactory.core.errors import BadInput
 from memfactory.reports.length_figure import Line, lines_of, picture, table
 from memfactory.reports.run_data import read_run
-from publish_results import replace_marked
-
-ROOT = Path(__file__).resolve().parent.parent
+from publish_results import ROOT, replace_marked
 
 
 def main() -> None:

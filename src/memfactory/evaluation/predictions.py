@@ -189,9 +189,12 @@ def digest(task: Task) -> str:
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
-def whole_digest(task: Task) -> str:
-    """16 hex digits that change with anything of the task, its meta included: oracles and rewards read it."""
-    text = f"{digest(task)}\x1f{sorted(task.meta.items())!r}".encode(errors="backslashreplace")
+def whole_digest(task: Task, task_digest: str) -> str:
+    """16 hex digits that change with anything of the task, its meta included: oracles and rewards read it.
+
+    `task_digest` is its `digest`, which the caller has.
+    """
+    text = f"{task_digest}\x1f{sorted(task.meta.items())!r}".encode(errors="backslashreplace")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 

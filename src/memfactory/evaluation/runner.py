@@ -113,7 +113,7 @@ class _SetRun:
         self.predictions: dict[tuple[int, int], Prediction] = {}
         self.lost: str | None = None
         self._started = time.perf_counter()
-        self._places: dict[tuple[str, int], tuple[int, Key]] = {}
+        self._places: dict[tuple[str, int], tuple[int, str, Key]] = {}
         self._session = f"{time.time():.6f}" if journal is None else journal.session
         self._lines: list[Line] = []
 
@@ -121,7 +121,8 @@ class _SetRun:
         """The rollouts that are not in the journal, in order; tasks are read when their turn comes."""
         for number in range(len(tasks)):
             task = tasks[number]
-            task_digest, whole = digest(task), whole_digest(task)
+            task_digest = digest(task)
+            whole = whole_digest(task, task_digest)
             for index in range(self.settings.repeats):
                 key = Key(self.name, task.id, whole, index)
                 line = self.journal and self.journal.get(key)
@@ -129,7 +130,7 @@ class _SetRun:
                     self._lines.append(line)
                     self._keep(number, score(task, index, line.finished, self.settings.metrics, task_digest))
                 else:
-                    self._places[task.id, index] = (number, key)
+                    self._places[task.id, index] = (number, task_digest, key)
                     yield task, index
 
     def done(self, rollout: Rollout) -> None:
@@ -138,7 +139,7 @@ class _SetRun:
             self.lost = self.lost or rollout.error
             return
         task, index = rollout.task, rollout.index
-        number, key = self._places.pop((task.id, index))
+        number, task_digest, key = self._places.pop((task.id, index))
         trace = number * self.settings.repeats + index < self.settings.log_rollouts
         finished = finish(rollout, trace=trace)
         assert self.memory is not None
@@ -148,7 +149,7 @@ class _SetRun:
         # What a judge failed on is made again by the next start, so that the judge is asked again.
         if self.journal is not None and finished.judged:
             self.journal.add(key, line)
-        self._keep(number, score(task, index, finished, self.settings.metrics))
+        self._keep(number, score(task, index, finished, self.settings.metrics, task_digest))
 
     def result(self) -> SetResult:
         """The set's figures, predictions in the order of the tasks."""
