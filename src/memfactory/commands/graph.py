@@ -93,7 +93,8 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
     roles = other_roles(schema)
     own = [role for role in policy.frozen if has_own_engine(roles[role], training=training)]
     shared = divided(schema.sampler, 1 + sum(roles[role].sampler is None for role in own))
-    # Only the policy's engine is ever synced; the others are as they were loaded.
+    # Only the policy's engine is ever synced, and so can be woken; the others are as they were loaded.
+    frozen = {key: value for key, value in shared.items() if key != "sleep"}
     rank = int(schema.learner.get("lora_rank") or 0) if training else 0
     cast = Cast(_start(recipe, shared, policy, ranks, lora_rank=rank))
     try:
@@ -108,7 +109,7 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
                         f"roles.{role}.sampler",
                         "the policy's servers follow the policy; this role needs its own",
                     )
-                sampler = _start(recipe, config.sampler or shared, policy.frozen[role], ranks)
+                sampler = _start(recipe, config.sampler or frozen, policy.frozen[role], ranks)
             cast.others[role] = Player(
                 sampler,
                 policy.frozen.get(role, policy).codec,

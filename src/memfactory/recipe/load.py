@@ -116,6 +116,10 @@ def _check_complete(recipe: Recipe, command: Command | None) -> None:
                 "sampler.adapter_sync",
                 "the sampler's weights are not those that learner.quantization rounds; leave one of the two out",
             )
+    if command == "train" and schema.trainer.max_staleness and schema.sampler.get("sleep"):
+        raise recipe.error(
+            "sampler.sleep", "with trainer.max_staleness the sampler works during the update; leave one out"
+        )
     if command == "train" and schema.trainer.max_staleness:
         if schema.stage != "rl":
             raise recipe.error(

@@ -68,6 +68,13 @@ def takes_adapters(sampler: Sampler) -> bool:
     return bool(getattr(sampler, "takes_adapters", False))
 
 
+def let_sleep(sampler: Sampler) -> None:
+    """Have a sampler that can (a method `sleep`) leave its device's memory to the learner until the next sync."""
+    sleep = getattr(sampler, "sleep", None)
+    if sleep is not None:
+        sleep()
+
+
 def engines_of(sampler: Sampler) -> Sequence[Sampler]:
     """Each engine behind a sampler that has several (it tells by a method `engines`), else the sampler itself."""
     engines = getattr(sampler, "engines", None)

@@ -11,7 +11,7 @@ from memfactory.core.errors import BadInput, TaskError, did_you_mean
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, Completion, Message, SamplingParams, SamplingRequest
 from memfactory.models.text import Codec
-from memfactory.samplers.base import AdapterFiles, Sampler, engines_of, figures_of, takes_adapters
+from memfactory.samplers.base import AdapterFiles, Sampler, engines_of, figures_of, let_sleep, takes_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -201,6 +201,10 @@ class Cast:
     def load_adapter(self, adapter: AdapterFiles, version: int) -> None:
         """Give the policy new adapters; see `load_weights`."""
         self.policy.load_adapter(adapter, version)  # type: ignore[attr-defined]
+
+    def sleep(self) -> None:
+        """Let the policy's sampler sleep; see `let_sleep`."""
+        let_sleep(self.policy)
 
     def engines(self) -> Sequence[Sampler]:
         """The policy's engines; see `engines_of`."""

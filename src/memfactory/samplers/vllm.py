@@ -32,6 +32,7 @@ class VllmConfig:
     scheduling with the GPU's work. The GPU values follow vLLM's documentation: not run on a GPU.
     `kv_cache_gb` and `gpu_memory_utilization` are for all engines with these settings together: a frozen role
     without settings of its own takes an equal part.
+    `sleep` (GPU): during the learner's update the engine gives back the memory of its weights and cache.
     `adapter_sync`: under LoRA each sync hands over the adapters alone, and the engine adds them to its own weights.
     """
 
@@ -44,6 +45,7 @@ class VllmConfig:
     chunked_prefill: bool | None = None
     tensor_parallel_size: int = 1
     async_scheduling: bool = False
+    sleep: bool = False
     adapter_sync: bool = False
 
 
@@ -62,6 +64,7 @@ class VllmSampler:
         chunked_prefill: bool | None = None,
         tensor_parallel_size: int = 1,
         async_scheduling: bool = False,
+        sleep: bool = False,
         adapter_sync: bool = False,
         *,
         model_folder: Path,
@@ -109,6 +112,7 @@ class VllmSampler:
             enforce_eager=enforce_eager,
             options=options,
             lora_rank=lora_rank if adapter_sync else 0,
+            sleeps=sleep,
         )
         self.takes_adapters = adapter_sync and lora_rank > 0
         self._driver = Driver(self._engine, "vllm")
@@ -140,11 +144,18 @@ class VllmSampler:
         engine.load_adapter(adapter)
         self.policy_version = engine.policy_version = version
 
-    def _idle_engine(self) -> VllmEngine:
+    def sleep(self) -> None:
+        """Give back the device's memory until new weights or adapters come, if the recipe asks for that.
+
+        Raises `RuntimeError` while requests are running.
+        """
+        self._idle_engine("the engine cannot sleep").sleep()
+
+    def _idle_engine(self, refused: str = "weights cannot change") -> VllmEngine:
         if self._engine is None:
             raise RuntimeError("the sampler is closed")
         if not self._driver.idle:
-            raise RuntimeError("weights cannot change while requests are running")
+            raise RuntimeError(f"{refused} while requests are running")
         return self._engine
 
     def close(self) -> None:

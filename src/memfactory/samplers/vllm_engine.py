@@ -46,9 +46,15 @@ class VllmEngine:
         enforce_eager: bool | None,
         options: dict[str, Any],
         lora_rank: int = 0,
+        sleeps: bool = False,
     ) -> None:
-        """`lora_rank` above 0: the engine also takes adapters of at most this rank, one at a time."""
+        """`lora_rank` above 0: the engine also takes adapters of at most this rank, one at a time.
+
+        `sleeps`: `sleep` gives back the GPU's memory; without it `sleep` does nothing.
+        """
         self.policy_version = 0
+        self._sleeps = sleeps
+        self._asleep = False
         self._adapters = AdapterSlot() if lora_rank else None
         self._eos_ids = list(eos_ids)
         _set_environment()
@@ -66,6 +72,12 @@ class VllmEngine:
             options = {**options, "enforce_eager": on_cpu if enforce_eager is None else enforce_eager}
             if on_cpu:
                 options["kv_cache_memory_bytes"] = cpu_cache_bytes
+            if sleeps:
+                if on_cpu:
+                    raise BadInput(
+                        "sampler.sleep: only a GPU's memory can be given back; leave it out on a CPU"
+                    )
+                options["enable_sleep_mode"] = True
             if lora_rank:
                 options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": slot_rank(lora_rank)}
             try:
@@ -137,10 +149,12 @@ class VllmEngine:
         """Reload all weights in place. Raises `ServiceError` when vLLM refuses them."""
         detached = ((name, tensor.detach()) for name, tensor in named_tensors)
         try:
+            self._wake("weights")
             # `model.load_weights` called directly fails on a CPU, where weights are packed at start.
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": detached})
             if self._on_cpu:
                 self._llm.apply_model(repack_tied_head)
+            self._wake("kv_cache")
         except Exception as error:
             raise ServiceError(f"vLLM cannot take over the weights: {_reason(error)}") from error
         self._forget_prefixes()
@@ -149,10 +163,34 @@ class VllmEngine:
         """Put an adapter in the place of the one before. Raises `ServiceError` when vLLM refuses it."""
         assert self._adapters is not None
         try:
+            self._wake("weights")
+            self._wake("kv_cache")
             self._adapters.put(self._llm.llm_engine, adapter)
         except Exception as error:
             raise ServiceError(f"vLLM cannot take over the adapter: {_reason(error)}") from error
         self._forget_prefixes()
+
+    def sleep(self) -> None:
+        """Give back the memory of weights and cache until the next load. Raises `ServiceError` if vLLM cannot.
+
+        Weights that will be loaded again are dropped; under adapters the engine's own ones wait in the host's memory.
+        """
+        if not self._sleeps or self._asleep:
+            return
+        try:
+            self._llm.sleep(level=2 if self._adapters is None else 1)
+        except Exception as error:
+            raise ServiceError(f"vLLM cannot give back its memory: {_reason(error)}") from error
+        self._asleep = True
+
+    def _wake(self, tag: str) -> None:
+        """Take the memory of `weights` back, then that of the `kv_cache`."""
+        if not self._asleep:
+            return
+        import torch
+
+        torch.cuda.empty_cache()  # what the learner has freed and keeps for later is vLLM's now
+        self._asleep = not self._llm.wake_up(tags=[tag])
 
     def _forget_prefixes(self) -> None:
         if not self._llm.reset_prefix_cache():

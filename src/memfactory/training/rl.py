@@ -17,7 +17,7 @@ from memfactory.evaluation.runner import SetResult
 from memfactory.learners.base import Learner
 from memfactory.learners.none import NoLearner
 from memfactory.rollouts.collect import Collector
-from memfactory.samplers.base import Sampler
+from memfactory.samplers.base import Sampler, let_sleep
 from memfactory.samplers.sync import sync_and_check
 from memfactory.training.credit import Credit, assign_credit
 from memfactory.training.rollout_metrics import rollout_metrics, rollout_record
@@ -116,6 +116,10 @@ class RolloutSource:
             version,
             ranks=self.ranks,
         )
+
+    def rest(self) -> None:
+        """Let the sampler sleep, if it can and its recipe wants it."""
+        let_sleep(self.sampler)
 
     def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:
         """Scores of all held-out sets, with predictions.

@@ -61,6 +61,9 @@ class TraceSource:
         """Nobody samples while learning from traces."""
         return {}
 
+    def rest(self) -> None:
+        """Nobody samples while learning from traces."""
+
     def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:
         """Mean negative log-likelihood per completion token (nats) and its share below ln 2, by set."""
         sets = {}

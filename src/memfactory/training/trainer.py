@@ -36,6 +36,10 @@ class RowSource(Protocol):
         """Hand the learner's weights to whoever samples, and check that both agree."""
         ...
 
+    def rest(self) -> None:
+        """No rollouts until the next sync: whoever samples may give its memory to the update."""
+        ...
+
     def evaluate(self, label: str, learner: Learner) -> dict[str, Any]:
         """Scores on the held-out sets now: set name → value, plus what else is worth keeping."""
         ...
@@ -130,6 +134,7 @@ class Trainer:
         collected = timed(lambda: self.source.rows(self.state.step, self.state.position))
         batch = collected.batch
         before = clock()
+        self.source.rest()
         update = self.learner.update(batch.rows, self.objective) if batch.rows else {}
         updated = clock()
         # Also without an update: it empties the sampler's caches, which a resumed run does not have.

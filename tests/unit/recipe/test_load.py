@@ -299,6 +299,12 @@ def test_recipes_are_checked_without_anything_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_sampler_cannot_sleep_while_it_works() -> None:
+    ahead = ("trainer.max_staleness=1", "algorithm.tis_cap=2")
+    assert "sampler.sleep: with trainer.max_staleness" in mistake("memagent", "sampler.sleep=true", *ahead)
+    assert load_recipe("memagent", ("sampler.sleep=true",), command="train").schema.sampler["sleep"] is True
+
+
 def test_what_only_adapters_can_have_is_refused_without_them() -> None:
     assert "sampler.adapter_sync: there are no adapters" in mistake("memagent", "sampler.adapter_sync=true")
     lora = ("learner=local_lora", "sampler.adapter_sync=true")

@@ -47,6 +47,9 @@ class VersionedSource:
         self.version = version
         return {}
 
+    def rest(self) -> None:
+        raise AssertionError("rollouts run during the update")
+
     def evaluate(self, label: str, learner: Any) -> dict[str, Any]:
         assert self.version == learner.updates
         self.evaluated[label] = self.version

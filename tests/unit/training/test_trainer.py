@@ -47,6 +47,9 @@ class FakeSource:
         self.events.append(f"sync {version}")
         return {"sync/parity_max": 0.0}
 
+    def rest(self) -> None:
+        self.events.append("rest")
+
     def evaluate(self, label: str, learner: Any) -> dict[str, Any]:
         self.events.append(f"evaluate {label}")
         return {"sets": {"1x": learner.updates}}
@@ -69,10 +72,10 @@ def test_the_order_of_a_whole_run(tmp_path: Path) -> None:
     assert trainer(tmp_path, events, schedule).train() == 0
     assert events == [
         *("sync 0", "evaluate before", "sync 0"),
-        *("rows 0@0", "update 1", "sync 1"),
-        *("rows 1@2", "update 1", "sync 2", "evaluate step-2", "sync 2"),
-        *("rows 2@4", "update 1", "sync 3", "save"),
-        *("rows 3@6", "update 1", "sync 4", "save"),
+        *("rows 0@0", "rest", "update 1", "sync 1"),
+        *("rows 1@2", "rest", "update 1", "sync 2", "evaluate step-2", "sync 2"),
+        *("rows 2@4", "rest", "update 1", "sync 3", "save"),
+        *("rows 3@6", "rest", "update 1", "sync 4", "save"),
         *("evaluate after", "sync 4"),
     ]
     assert (tmp_path / "final" / "weights").read_text() == "4"
@@ -123,7 +126,7 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
     assert run.train() == 130
     assert signal.getsignal(signal.SIGINT) is handler
-    assert events[-4:] == ["rows 1@2", "update 1", "sync 2", "save"]
+    assert events[-5:] == ["rows 1@2", "rest", "update 1", "sync 2", "save"]
     assert not (tmp_path / "final").exists()
 
 
