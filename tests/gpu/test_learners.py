@@ -79,14 +79,17 @@ def test_liger_gives_the_weights_of_the_cpu(on_cpu: Any, policy_folder: Path) ->
     assert farthest({k: v.cpu() for k, v in weights(mine).items()}, weights(expected)) < NEAR
 
 
-def test_bfloat16_keeps_float32_weights_near_those_of_float32(on_cpu: Any) -> None:
+def test_bfloat16_keeps_float32_weights_near_those_of_float32(on_cpu: Any, tmp_path: Path) -> None:
     learner = make("full", dtype="bfloat16", **GPU)
     metrics = train(learner, "full", 0, FIRST)
     expected, values = on_cpu["full"]
     mine = weights(learner)
-    assert {tensor.dtype for tensor in mine.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in mine.values()} == {torch.bfloat16}, "what samplers get"
+    learner.save_state(tmp_path / "state")
+    master = load_file(tmp_path / "state" / "trainable.safetensors")
+    assert all(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in master.values())
     assert metrics["grad_norm"] == pytest.approx(expected["grad_norm"], rel=0.1)
-    assert farthest({k: v.cpu() for k, v in mine.items()}, values) < 2 * FIRST * 1e-3
+    assert farthest(master, {name: values[name] for name in master}) < 2 * FIRST * 1e-3
 
 
 def test_4_bits_are_rounded_as_on_the_cpu_and_learned_on(policy_folder: Path) -> None:

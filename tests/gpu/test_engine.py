@@ -1,0 +1,133 @@
+"""vLLM on a GPU: the learner's log-probabilities after each sync, memory given back while it sleeps, servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memfactory.algorithms.objective import Objective
+from memfactory.core.errors import ParityError
+from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
+from memfactory.learners.local import LocalLearner
+from memfactory.models.text import TextCodec
+from memfactory.samplers.sync import check_parity, sync_and_check
+from memfactory.samplers.vllm import VllmSampler
+from memfactory.samplers.vllm_server import VllmServerSampler
+
+MAX_MODEL_LEN = 256
+#: Largest difference of log-probabilities, in nats, between sampler and learner.
+THRESHOLD = {"float32": 5e-3, "bfloat16": 0.25}
+MIXED = [
+    SamplingParams(max_tokens=24),
+    SamplingParams(temperature=0.0, max_tokens=9),
+    SamplingParams(temperature=0.7, top_p=0.8, max_tokens=17),
+    SamplingParams(temperature=1.3, top_k=20, max_tokens=31),
+]
+
+
+def requests_for(prompts: Sequence[tuple[int, ...]]) -> list[SamplingRequest]:
+    return [SamplingRequest(ids, MIXED[n % len(MIXED)], seed=n) for n, ids in enumerate(prompts)]
+
+
+def sample(sampler: Any, requests: Sequence[SamplingRequest]) -> list[Completion]:
+    async def main() -> list[Completion]:
+        return await asyncio.gather(*(sampler.sample(request) for request in requests))
+
+    return asyncio.run(main())
+
+
+def rows(prompts: Any) -> list[Row]:
+    return [Row(tuple(ids), (11, 12, 13), (-5.0,) * 3, 1.0, n) for n, ids in enumerate(prompts[:4])]
+
+
+def learner_of(folder: Path, **fields: Any) -> LocalLearner:
+    return LocalLearner(**{"model": folder, "device": "cuda", "lr": 0.02, **fields})
+
+
+def free() -> int:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info()[0])
+
+
+@pytest.fixture(
+    params=[("float32", False, False), ("bfloat16", True, False), ("float32", True, True)],
+    ids=["float32", "bfloat16 that sleeps", "adapters that sleep"],
+)
+def case(request: Any, policy_folder: Path, codec: TextCodec) -> Iterator[tuple[str, bool, Any, Any]]:
+    """dtype, whether it sleeps, sampler, learner; CUDA graphs as by default."""
+    dtype, sleeps, adapters = request.param
+    lora = {"lora_rank": 3, "lora_alpha": 8} if adapters else {}
+    learner = learner_of(policy_folder, dtype=dtype, **lora)
+    sampler = VllmSampler(
+        gpu_memory_utilization=0.05,
+        max_num_seqs=32,
+        sleep=sleeps,
+        adapter_sync=adapters,
+        model_folder=policy_folder,
+        codec=codec,
+        max_model_len=MAX_MODEL_LEN,
+        dtype=dtype,
+        lora_rank=3 if adapters else 0,
+    )
+    yield dtype, sleeps, sampler, learner
+    sampler.close()
+
+
+def test_draws_repeat_and_each_sync_is_the_learner(case: Any, prompts: Any) -> None:
+    dtype, sleeps, sampler, learner = case
+    requests = requests_for(prompts)
+    first = sample(sampler, requests)
+    again = sample(sampler, requests)
+    # Batches grow and shrink alike, so the same kernels run.
+    assert [c.token_ids for c in again] == [c.token_ids for c in first]
+    check_parity(sampler, learner, prompts[:6], THRESHOLD[dtype])
+    for version in (1, 2):
+        before = free()
+        sampler.sleep()
+        given = free() - before
+        if sleeps:
+            total = torch.cuda.mem_get_info()[1]
+            assert given > 0.02 * total, f"{given / 2**30:.2f} GiB came back of {0.05 * total / 2**30:.2f}"
+        else:
+            assert abs(given) < 2**26
+        learner.update(rows(prompts), Objective())
+        if not sleeps:
+            with pytest.raises(ParityError):
+                check_parity(sampler, learner, prompts[:6], THRESHOLD[dtype] / 5)
+        metrics = sync_and_check(sampler, learner, prompts[:6], THRESHOLD[dtype], version)
+        assert metrics["sync/parity_max"] < THRESHOLD[dtype]
+        assert sampler.policy_version == version
+    assert sample(sampler, requests) != first, "the policy has moved"
+
+
+@pytest.fixture(params=["folder", "ipc"])
+def server(request: Any, policy_folder: Path, codec: TextCodec) -> Iterator[VllmServerSampler]:
+    sampler = VllmServerSampler(
+        servers=1,
+        gpu_memory_utilization=0.05,
+        max_num_seqs=16,
+        wait_s=300.0,
+        transfer=request.param,
+        model_folder=policy_folder,
+        codec=codec,
+        max_model_len=MAX_MODEL_LEN,
+    )
+    yield sampler
+    sampler.close()
+
+
+def test_a_server_gets_the_learners_weights(server: Any, policy_folder: Path, prompts: Any) -> None:
+    learner = learner_of(policy_folder)
+    before = sample(server, requests_for(prompts[:8]))
+    for version in (1, 2):
+        learner.update(rows(prompts), Objective())
+        metrics = sync_and_check(server, learner, prompts[:6], THRESHOLD["float32"], version)
+        assert metrics["sync/parity_max"] < THRESHOLD["float32"]
+    after = sample(server, requests_for(prompts[:8]))
+    assert [c.token_ids for c in after] != [c.token_ids for c in before]
