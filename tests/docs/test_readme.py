@@ -177,6 +177,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "make quickstart": make,
     "make test": make,
     "make test RUN=tests/unit": make,
+    "make test RUN=tests/gpu": make,
     "make test RUN=tests/unit/agents/test_memagent.py": make,
     "make check": make,
     "make format": make,
@@ -226,6 +227,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     # memory estimate, reproduction, export
     "memfactory train gpu/memagent_qwen2.5_7b --dry-run --gpus 8xH100-80G": full(),
     "memfactory train gpu/memagent_qwen3_4b --dry-run --gpu-memory 24": full(),
+    "memfactory train gpu/memagent_qwen3_1.7b sampler.sleep=true --dry-run --gpus H100-80G": full(),
     "memfactory train gpu/memagent_qwen3_4b --nproc 8": config,
     "memfactory train gpu/memagent_qwen2.5_7b --nproc 8": config,
     "memfactory train gpu/memagent_qwen2.5_14b --nproc 8": config,

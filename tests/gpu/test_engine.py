@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from memfactory.algorithms.objective import Objective
-from memfactory.core.errors import ParityError
+from memfactory.core.errors import BadInput, ParityError
 from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
 from memfactory.learners.local import LocalLearner
 from memfactory.models.text import TextCodec
@@ -56,7 +56,7 @@ def free() -> int:
 
 
 @pytest.fixture(
-    params=[("float32", False, False), ("bfloat16", True, False), ("float32", True, True)],
+    params=[("float32", False, False), ("bfloat16", True, False), ("bfloat16", True, True)],
     ids=["float32", "bfloat16 that sleeps", "adapters that sleep"],
 )
 def case(request: Any, policy_folder: Path, codec: TextCodec) -> Iterator[tuple[str, bool, Any, Any]]:
@@ -131,3 +131,14 @@ def test_a_server_gets_the_learners_weights(server: Any, policy_folder: Path, pr
         assert metrics["sync/parity_max"] < THRESHOLD["float32"]
     after = sample(server, requests_for(prompts[:8]))
     assert [c.token_ids for c in after] != [c.token_ids for c in before]
+
+
+def test_adapters_alone_in_float32_are_refused_in_a_line(policy_folder: Path, codec: TextCodec) -> None:
+    with pytest.raises(BadInput, match=r"sampler\.adapter_sync: .* set model\.dtype=bfloat16"):
+        VllmSampler(
+            adapter_sync=True,
+            model_folder=policy_folder,
+            codec=codec,
+            max_model_len=MAX_MODEL_LEN,
+            lora_rank=3,
+        )

@@ -24,6 +24,9 @@ CASES: dict[str, tuple[str, ...]] = {
     "zero3 asleep": ("learner=deepspeed", "learner.zero_stage=3", "sampler.sleep=true"),
     "adapters alone": (
         "learner=local_lora",
+        "model.dtype=bfloat16",
+        "learner.dtype=bfloat16",
+        "trainer.parity_threshold=0.3",
         "sampler.adapter_sync=true",
         "sampler.sleep=true",
         "learner.lr=5e-3",

@@ -23,6 +23,8 @@ from memfactory.recipe.roles import other_roles
 GIB = 2**30
 #: Share of the nominal memory that a driver hands out, and what CUDA, its libraries and NCCL take: assumed.
 _USABLE, _RUNTIME = 0.975, 1.5 * GIB
+#: Parts of the learner that are there between updates too.
+_KEPT = ("weights", "optimizer", "reference", "buckets")
 #: What vLLM keeps beside weights and cache (activations, CUDA graphs): assumed.
 _ENGINE = 1.5 * GIB
 
@@ -75,7 +77,8 @@ def parse_gpus(spec: str | None, memory_gib: float | None, nproc: int = 1, nnode
 class Engines:
     """vLLM on one GPU. `share`: of the GPU's memory, for all engines on it; `weights`: bytes of all of them.
 
-    `beside`: the GPU is the learner's too.
+    `beside`: the GPU is the learner's too; `sleeps`: during updates the policy's engine, one of `count` with equal
+    parts, gives back all but `_ENGINE`.
     """
 
     share: float
@@ -83,6 +86,8 @@ class Engines:
     kv_token: float
     longest: int
     beside: bool = True
+    sleeps: bool = False
+    count: int = 1
 
     def cache(self, gpus: Gpus) -> float:
         """Bytes left for the KV cache."""
@@ -98,12 +103,27 @@ class Estimate:
     learner: Mapping[str, float]
     engines: Engines | None
     written: str = "local"
+    ahead: bool = False
+    """Rollouts run beside updates (`trainer.max_staleness`), so the sampler cannot sleep."""
 
     @property
     def total(self) -> float:
         """Bytes on a GPU that has a learner."""
-        beside = self.engines is not None and self.engines.beside
-        return on_device(self.learner) + _RUNTIME + (self.engines.share * self.gpus.memory if beside else 0)  # type: ignore[union-attr]
+        updating = on_device(self.learner) + _RUNTIME
+        if self.engines is None or not self.engines.beside:
+            return updating
+        sampling = self.engines.share * self.gpus.memory
+        if not self.engines.sleeps:
+            return updating + sampling
+        awake = sampling * (self.engines.count - 1) / self.engines.count
+        return max(self.beside_sampler + sampling, updating + _ENGINE + awake)
+
+    @property
+    def beside_sampler(self) -> float:
+        """Bytes that the learner holds while the sampler has all of its memory."""
+        if self.engines is None or not self.engines.sleeps:
+            return on_device(self.learner) + _RUNTIME
+        return sum(size for name, size in self.learner.items() if name in _KEPT) + _RUNTIME
 
     @property
     def fits(self) -> bool:
@@ -133,7 +153,8 @@ def estimate(recipe: Recipe, gpus: Gpus) -> tuple[ModelShape, Estimate]:
     trained = (
         {} if block["type"] == "none" else learner_memory(shape, layout)
     )  # none: the weights stay as they are
-    return shape, Estimate(gpus, layout, trained, engines, schema.learner["type"])
+    ahead = schema.trainer.max_staleness > 0
+    return shape, Estimate(gpus, layout, trained, engines, schema.learner["type"], ahead)
 
 
 def _engines(recipe: Recipe, shape: ModelShape, longest: int) -> Engines:
@@ -144,17 +165,20 @@ def _engines(recipe: Recipe, shape: ModelShape, longest: int) -> Engines:
         raise BadInput(
             f"--gpus: memory of the sampler '{sampler['type']}' is not estimated; use sampler=vllm"
         )
-    weights = shape.parameters * value / across
+    weights, count = shape.parameters * value / across, 1
     for config in other_roles(schema).values():
         if not config.is_server and config.sampler is None and has_own_engine(config, training=True):
             frozen = shape if config.path is None else find_shape(config.path)
             weights += frozen.parameters * value / across + _ENGINE
+            count += 1
     return Engines(
         share=float(sampler["gpu_memory_utilization"]),
         weights=weights,
         kv_token=shape.kv_bytes(value) / across,
         longest=longest,
         beside=sampler["type"] == "vllm",
+        sleeps=bool(sampler.get("sleep", False)),
+        count=count,
     )
 
 
@@ -164,6 +188,10 @@ def advice(shape: ModelShape, first: Estimate) -> list[str] | None:
         return []
     if first.written == "none":
         return None
+    engines = first.engines
+    if engines is not None and engines.beside and not (engines.sleeps or first.ahead):
+        words = advice(shape, replace(first, engines=replace(engines, sleeps=True)))
+        return None if words is None else ["sampler.sleep=true", *words]
     steps = _changes(first)
     chosen: list[int] = []
     for number in range(len(steps)):
@@ -253,7 +281,7 @@ def _changed(shape: ModelShape, first: Estimate, changes: Sequence[_Change]) -> 
     now = replace(first, layout=layout, learner=learner_memory(shape, layout))
     if now.fits or now.engines is None or not now.engines.beside:
         return now, []
-    left = now.gpus.usable - on_device(now.learner) - _RUNTIME
+    left = now.gpus.usable - now.beside_sampler
     share = int(100 * left / now.gpus.memory) / 100
     if share <= 0 or share >= 1:
         return now, []
@@ -292,6 +320,8 @@ def fit_table(recipe: Recipe, gpus: Gpus) -> Table:
         table.add_row(f"sampler: the rest{where}", _gib(_ENGINE), "assumed")
     table.add_row("CUDA and its libraries", _gib(_RUNTIME), "assumed")
     verdict = "fits" if found.fits else "does not fit"
+    if engines is not None and engines.sleeps:
+        verdict += " (the larger of update and rollouts: the sampler sleeps)"
     table.add_row(
         "in all", _gib(found.total), f"{verdict}; {gpus.usable / GIB:.1f} can be used", end_section=True
     )

@@ -50,7 +50,7 @@ class DeepSpeedLearner(PolicyLearner):
     Takes what `LocalLearner` takes and `ranks`, and gives the same weights: rows are dealt to ranks by tokens, the
     loss is divided by what the whole minibatch counts, and all ranks run the same number of micro-batches. Its
     saved state is that of `LocalLearner`, whatever the number of ranks. ZeRO: Rajbhandari et al. 2020,
-    arXiv 1910.02054; offloading: Ren et al. 2021, arXiv 2101.06840. GPUs: not run on a GPU.
+    arXiv 1910.02054; offloading: Ren et al. 2021, arXiv 2101.06840. Run on one GPU; several: not run on GPUs.
 
     Raises `BadInput` for impossible settings or a model that it cannot train.
     """

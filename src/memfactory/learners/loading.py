@@ -91,7 +91,8 @@ def apply_liger(model: Any) -> None:
     """Replace norms, rotary embedding and the gated layers of a loaded model by liger's kernels, in place.
 
     None of its losses: `scoring.TokenScorer` needs the hidden states, and has no logits to fuse. Hsu et al. 2024,
-    arXiv 2410.10989. Not run on a GPU.
+    arXiv 2410.10989. Run on one GPU (`tests/gpu`). Liger also replaces functions that all models of this kind share, so
+    other models of this process get them too.
 
     Raises:
         BadInput: liger has no kernels for this architecture.

@@ -36,7 +36,7 @@ class LocalLearnerConfig:
     quantization: nf4 keeps the frozen weights under LoRA in 4 bits (QLoRA, the extra `qlora`).
     attention: sdpa, eager, or flash_attention_2 (GPU, bfloat16). packing: rows of a micro-batch one after the other
     in one sequence instead of padded; for flash_attention_2. liger: liger's kernels for norms, rotary embedding and
-    gated layers (GPU, the extra `liger`). flash_attention_2 and liger: not run on a GPU.
+    gated layers (GPU, the extra `liger`). flash_attention_2: not run on a GPU.
     """
 
     lr: float = 1e-6

@@ -29,7 +29,7 @@ class VllmConfig:
     `kv_cache_gb` is the KV cache on a CPU; on a GPU `gpu_memory_utilization` of its memory is used.
     None leaves a choice to the device: `enforce_eager` is on for a CPU and off (CUDA graphs) for a
     GPU; `chunked_prefill` and `max_num_batched_tokens` follow vLLM. `async_scheduling` overlaps
-    scheduling with the GPU's work. The GPU values follow vLLM's documentation: not run on a GPU.
+    scheduling with the GPU's work. `async_scheduling`, `tensor_parallel_size` and adapters: not run on a GPU.
     `kv_cache_gb` and `gpu_memory_utilization` are for all engines with these settings together: a frozen role
     without settings of its own takes an equal part.
     `sleep` (GPU): during the learner's update the engine gives back the memory of its weights and cache.

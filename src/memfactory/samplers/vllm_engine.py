@@ -78,6 +78,11 @@ class VllmEngine:
                         "sampler.sleep: only a GPU's memory can be given back; leave it out on a CPU"
                     )
                 options["enable_sleep_mode"] = True
+            if lora_rank and not on_cpu and options["dtype"] == "float32":
+                raise BadInput(
+                    "sampler.adapter_sync: vLLM's kernels for adapters take 16 bits on a GPU; set "
+                    "model.dtype=bfloat16, or leave it out"
+                )
             if lora_rank:
                 options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": slot_rank(lora_rank)}
             try:

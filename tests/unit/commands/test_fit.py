@@ -151,3 +151,30 @@ def test_the_command_needs_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None
     assert "add --dry-run" in capsys.readouterr().err
     assert run(["train", "gpu/memagent_qwen3_1.7b", "--dry-run", "--gpu-memory", "24"]) == 0
     assert "does not fit" in capsys.readouterr().out
+
+
+def test_a_sampler_that_sleeps_by_hand() -> None:
+    """Its memory and the learner's activations are never held at once; what stays with the learner is."""
+    gpus = Gpus("H100", 1, 80 * GIB)
+    name = "gpu/memagent_qwen3_1.7b"
+    awake = estimate(load_recipe(name), gpus)[1]
+    asleep = estimate(load_recipe(name, ["sampler.sleep=true"]), gpus)[1]
+    parts = awake.learner
+    updating = sum(parts.values()) + 1.5 * GIB
+    kept = sum(parts[part] for part in ("weights", "optimizer", "reference")) + 1.5 * GIB
+    assert awake.total == pytest.approx(updating + 0.4 * 80 * GIB)
+    assert asleep.total == pytest.approx(max(updating + 1.5 * GIB, kept + 0.4 * 80 * GIB))
+    assert asleep.total < awake.total
+
+
+def test_sleep_is_the_first_advice_unless_rollouts_run_beside_updates() -> None:
+    gpus = Gpus("H100", 1, 64 * GIB)
+    ahead = ["trainer.max_staleness=1", "algorithm.tis_cap=2"]
+    shape, first = estimate(load_recipe("gpu/memagent_qwen3_1.7b"), gpus)
+    words = advice(shape, first)
+    assert words is not None and words[0] == "sampler.sleep=true"
+    assert estimate(load_recipe("gpu/memagent_qwen3_1.7b", words), gpus)[1].fits
+    shape, first = estimate(load_recipe("gpu/memagent_qwen3_1.7b", ahead), gpus)
+    words = advice(shape, first)
+    assert words is not None and "sampler.sleep=true" not in words
+    assert estimate(load_recipe("gpu/memagent_qwen3_1.7b", [*ahead, *words]), gpus)[1].fits
