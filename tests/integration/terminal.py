@@ -12,8 +12,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
 CTRL_C, CTRL_D = "\x03", "\x04"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
@@ -50,17 +48,6 @@ class Terminal:
     def type(self, keys: str) -> None:
         """Press keys."""
         os.write(self._controller, keys.encode())
-
-    def interrupt(self, keys: str = "", seconds: float = 60) -> None:
-        """Press Ctrl-C (after `keys`) at a prompt, as soon as the program waits for keys there.
-
-        Python's readline shows the prompt first and waits then: a signal between the two is heard only at the next one.
-        """
-        end = time.monotonic() + seconds
-        while psutil.Process(self.process.pid).status() != psutil.STATUS_SLEEPING:
-            assert time.monotonic() < end, "the program never waited for keys"
-            time.sleep(0.005)
-        self.type(keys + CTRL_C)
 
     def end(self, seconds: float = 60) -> int:
         """Read to the end; returns the exit code (negative: the signal that ended it)."""

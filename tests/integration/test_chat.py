@@ -61,7 +61,7 @@ def test_a_chat_in_a_terminal_killed_and_taken_up_again(here: Path) -> None:
     assert "+ [m1] Ana: I moved to Oslo." in first.wait_for(READY)
     first.type("Where do I live now?\n")
     assert "Ana: I moved to Oslo." in first.wait_for(READY)
-    first.interrupt("half a line")
+    first.type("half a line" + CTRL_C)
     assert "Ctrl-D leaves" in first.wait_for(READY)
     first.type("Do I sing slowly?\n")
     first.wait_for("answering")

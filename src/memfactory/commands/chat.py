@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from memfactory.commands.banking import open_keeper
+from memfactory.commands.line_editor import line_editor
 from memfactory.commands.memories import counted, item_line, say
 from memfactory.core.errors import BadInput, TaskError, UserError, did_you_mean
 from memfactory.inference.keeper import Keeper, Reply, Taken, is_question, is_statement
@@ -232,10 +233,7 @@ def _reader() -> Callable[[str], str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     if sys.stdin.isatty():
-        with contextlib.suppress(ImportError):  # Python may be built without it: no history then
-            import readline  # noqa: F401
-
-        return input
+        return line_editor()
 
     def line(_: str) -> str:
         text = sys.stdin.readline()
