@@ -36,7 +36,7 @@ class Terminal:
         )
         os.close(terminal)
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = 240) -> str:
         """Read until `text` comes after what was read before; returns what came, `text` included."""
         before, end = len(self.shown), time.monotonic() + seconds
         while text not in self.shown[before:]:
@@ -49,7 +49,7 @@ class Terminal:
         """Press keys."""
         os.write(self._controller, keys.encode())
 
-    def end(self, seconds: float = 60) -> int:
+    def end(self, seconds: float = 240) -> int:
         """Read to the end; returns the exit code (negative: the signal that ended it)."""
         stop = time.monotonic() + seconds
         while time.monotonic() < stop and self._read(stop - time.monotonic()):
