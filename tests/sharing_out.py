@@ -1,7 +1,7 @@
 """How pytest-xdist's workers share the tests: whole files, the longest first, and one thread for each worker.
 
-A worker that is given a whole file makes its fixtures once. What is left at the end is short, so that all workers end
-together.
+A worker that is given a whole file makes its fixtures once. What is left for the end is short, so that all workers end
+together. Without `-n` nothing here does anything.
 """
 
 from __future__ import annotations
