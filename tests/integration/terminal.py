@@ -74,8 +74,12 @@ class Terminal:
 
 
 def _take_terminal() -> None:
-    """Make the pseudo-terminal the process's own, so that Ctrl-C reaches it."""
+    """Make the pseudo-terminal the process's own, so that Ctrl-C reaches it.
+
+    Tests that run in the background (`nohup`, `&` in a script) ignore SIGINT, and so would all that they start.
+    """
     import fcntl
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
