@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -15,6 +16,8 @@ from tests.sharing_out import (  # noqa: F401  (hooks of pytest)
 )
 
 one_thread()
+# A shell starts what runs in the background with SIGINT ignored; tests press Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 set_environment()
 
