@@ -39,7 +39,7 @@ quickstart: $(READY)
 
 # All tests share the cores: tests/sharing_out.py says how.
 test: $(READY)
-	$(BIN)/python -m pytest $(or $(strip $(RUN)),-n auto tests)
+	$(BIN)/python -m pytest $(or $(strip $(RUN)),-n auto tests/docs tests/integration tests/unit)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
