@@ -37,14 +37,9 @@ $(READY): pyproject.toml constraints.txt Makefile
 quickstart: $(READY)
 	$(BIN)/memfactory train recipes/memagent.yaml
 
-# Unit tests share the cores; of the others each uses them itself.
+# All tests share the cores: tests/sharing_out.py says how.
 test: $(READY)
-ifeq ($(strip $(RUN)),)
-	$(BIN)/python -m pytest tests/unit -n auto --maxprocesses 8
-	$(BIN)/python -m pytest tests/docs tests/integration
-else
-	$(BIN)/python -m pytest $(RUN)
-endif
+	$(BIN)/python -m pytest $(or $(strip $(RUN)),-n auto tests/docs tests/integration tests/unit)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

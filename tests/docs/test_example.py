@@ -53,7 +53,7 @@ def test_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The resolved recipe is the same run, from anywhere.
     capsys.readouterr()
     assert run(["train", str(folder / "recipe.yaml")]) == 0
-    assert "this run is finished" in capsys.readouterr().out.replace("\n", " ")
+    assert "this run is finished" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_text_that_the_environment_cannot_use_is_one_line(

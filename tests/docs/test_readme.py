@@ -89,7 +89,8 @@ def launched(command: str) -> None:
 
 
 def in_plan(*extra: str) -> Callable[[str], None]:
-    """The same, with `extra` arguments in the place of weights that an earlier command would have made."""
+    """The same, with `extra` arguments: in the place of weights that an earlier command would have made, or for fewer
+    tasks, where a plan makes each of them once."""
 
     def check(command: str) -> None:
         assert run([*shlex.split(command)[1:], *extra, "--dry-run"]) == 0
@@ -370,10 +371,10 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memory_r1_smollm2 data.train.of.path=locomo10.json trainer.steps=2": (
         lambda command: plan(f"{command} model=tiny")
     ),
-    "memfactory train memory_r1": plan,
-    "memfactory train memory_r1 seed=1 --output-dir runs/memory_r1-seed1": plan,
-    "memfactory train memory_r1_manager": plan,
-    "memfactory train memory_r1_answerer": plan,
+    "memfactory train memory_r1": in_plan("data.train.of.size=50"),
+    "memfactory train memory_r1 seed=1 --output-dir runs/memory_r1-seed1": in_plan("data.train.of.size=50"),
+    "memfactory train memory_r1_manager": in_plan("data.train.of.size=50"),
+    "memfactory train memory_r1_answerer": in_plan("data.train.of.size=50"),
     "memfactory train rmm": plan,
     "memfactory eval rmm agent.reranker.path=runs/rmm/final/components/reranker": config,
     "memfactory train rmm_policy": plan,

@@ -12,8 +12,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
 CTRL_C, CTRL_D = "\x03", "\x04"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
@@ -38,7 +36,7 @@ class Terminal:
         )
         os.close(terminal)
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = 240) -> str:
         """Read until `text` comes after what was read before; returns what came, `text` included."""
         before, end = len(self.shown), time.monotonic() + seconds
         while text not in self.shown[before:]:
@@ -51,18 +49,7 @@ class Terminal:
         """Press keys."""
         os.write(self._controller, keys.encode())
 
-    def interrupt(self, keys: str = "", seconds: float = 60) -> None:
-        """Press Ctrl-C (after `keys`) at a prompt, as soon as the program waits for keys there.
-
-        Python's readline shows the prompt first and waits then: a signal between the two is heard only at the next one.
-        """
-        end = time.monotonic() + seconds
-        while psutil.Process(self.process.pid).status() != psutil.STATUS_SLEEPING:
-            assert time.monotonic() < end, "the program never waited for keys"
-            time.sleep(0.005)
-        self.type(keys + CTRL_C)
-
-    def end(self, seconds: float = 60) -> int:
+    def end(self, seconds: float = 240) -> int:
         """Read to the end; returns the exit code (negative: the signal that ended it)."""
         stop = time.monotonic() + seconds
         while time.monotonic() < stop and self._read(stop - time.monotonic()):
@@ -87,8 +74,12 @@ class Terminal:
 
 
 def _take_terminal() -> None:
-    """Make the pseudo-terminal the process's own, so that Ctrl-C reaches it."""
+    """Make the pseudo-terminal the process's own, so that Ctrl-C reaches it.
+
+    Tests that run in the background (`nohup`, `&` in a script) ignore SIGINT, and so would all that they start.
+    """
     import fcntl
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

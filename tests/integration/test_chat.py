@@ -56,12 +56,12 @@ def texts(path: str = "banks/talk") -> list[str]:
 
 def test_a_chat_in_a_terminal_killed_and_taken_up_again(here: Path) -> None:
     first = terminal(here)
-    assert "banks/talk: 0 memories. You are Ana." in first.wait_for(READY, 120)
+    assert "banks/talk: 0 memories. You are Ana." in first.wait_for(READY)
     first.type("I moved to Oslo.\n")
     assert "+ [m1] Ana: I moved to Oslo." in first.wait_for(READY)
     first.type("Where do I live now?\n")
     assert "Ana: I moved to Oslo." in first.wait_for(READY)
-    first.interrupt("half a line")
+    first.type("half a line" + CTRL_C)
     assert "Ctrl-D leaves" in first.wait_for(READY)
     first.type("Do I sing slowly?\n")
     first.wait_for("answering")
@@ -76,7 +76,7 @@ def test_a_chat_in_a_terminal_killed_and_taken_up_again(here: Path) -> None:
 
     (here / "banks/talk/pending.jsonl").write_text(json.dumps({**said, "text": "I sing."}) + "\n")
     second = terminal(here)
-    begun = second.wait_for(READY, 120)
+    begun = second.wait_for(READY)
     assert "1 memory." in begun and "1 message from before" in begun and "+ [m2] Ana: I sing." in begun
     for command, shown in (("/why", "nothing was asked yet"), ("/memory", "Ana: I sing.")):
         second.type(f"{command}\n")

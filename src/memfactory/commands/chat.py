@@ -9,14 +9,16 @@ import asyncio
 import contextlib
 import inspect
 import io
+import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from memfactory.commands.banking import open_keeper
+from memfactory.commands.line_editor import line_editor
 from memfactory.commands.memories import counted, item_line, say
 from memfactory.core.errors import BadInput, TaskError, UserError, did_you_mean
 from memfactory.inference.keeper import Keeper, Reply, Taken, is_question, is_statement
@@ -209,7 +211,7 @@ class Chat:
         async def shown() -> T:
             if given_up:
                 raise asyncio.CancelledError
-            with _waiting(self.errors, doing):
+            with _every_ctrl_c_wakes_the_loop(), _waiting(self.errors, doing):
                 return await work
 
         try:
@@ -219,6 +221,23 @@ class Chat:
             if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
                 work.close()
             raise
+
+
+@contextlib.contextmanager
+def _every_ctrl_c_wakes_the_loop() -> Iterator[None]:
+    """asyncio's runner hears a Ctrl-C by Python's own means, which a loop that is about to wait can miss.
+
+    A signal in the instant before the loop waits is noticed only when something else ends the wait. A loop that has a
+    signal handler is also woken through a pipe; who hears the signal stays the runner.
+    """
+    loop, heard_by = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    signal.signal(signal.SIGINT, heard_by)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, heard_by)
 
 
 def _waiting(errors: Console, doing: str) -> contextlib.AbstractContextManager[Any]:
@@ -232,10 +251,7 @@ def _reader() -> Callable[[str], str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     if sys.stdin.isatty():
-        with contextlib.suppress(ImportError):  # Python may be built without it: no history then
-            import readline  # noqa: F401
-
-        return input
+        return line_editor()
 
     def line(_: str) -> str:
         text = sys.stdin.readline()

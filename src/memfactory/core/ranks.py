@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -62,13 +63,16 @@ class Ranks:
         self.gather(None)
 
     def leave(self) -> None:
-        """Give the process groups back, if there are any: their threads may not be there when the program ends.
+        """Give the process groups back, if we made any: their threads may not be there when the program ends.
 
-        All ranks call it, when their work is done.
+        All ranks call it, when their work is done. A process alone may hold those of somebody else, such as an engine
+        of vLLM that it goes on with.
         """
         import torch.distributed as dist
 
-        if dist.is_available() and dist.is_initialized():
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        if self.world > 1 or dist.group.WORLD in _alone:
             self.barrier()
             dist.destroy_process_group()
 
@@ -79,6 +83,7 @@ class Ranks:
         os.environ.setdefault("LOCAL_RANK", str(self.local_rank))  # it asks for that too
         if not dist.is_initialized():
             dist.init_process_group(_backend(), store=dist.HashStore(), rank=0, world_size=1)
+            _alone.add(dist.group.WORLD)
 
     def apart(self) -> Ranks:
         """The same ranks with a group of their own, for a thread that talks while another does; all ranks call it."""
@@ -101,6 +106,8 @@ class Ranks:
 
 
 ALONE = Ranks()
+#: The group that `ensure_process_group` made in this process.
+_alone: weakref.WeakSet[Any] = weakref.WeakSet()
 
 #: A rank may wait this long for another: rollouts can take much longer on one than on the next.
 _TIMEOUT = timedelta(hours=6)

@@ -125,3 +125,19 @@ def test_a_broken_environment_is_one_clear_line(broken: dict[str, str]) -> None:
 )
 def test_first_host_of_a_node_list(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
+
+
+def test_alone_one_gives_back_ones_own_group_and_nobody_elses() -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # as an engine of vLLM does
+    try:
+        ALONE.ensure_process_group()
+        ALONE.leave()
+        assert dist.is_initialized()
+    finally:
+        dist.destroy_process_group()
+    ALONE.ensure_process_group()
+    assert dist.is_initialized()
+    ALONE.leave()
+    assert not dist.is_initialized()
