@@ -1,4 +1,4 @@
-"""Keep broken optional packages from breaking the ones we need.
+"""Keep optional packages from breaking, or slowing down, the ones we need.
 
 The GPU build of torchvision, torchaudio or torchcodec beside a CPU build of torch cannot load its operators, and
 then every model import of transformers fails with "operator torchvision::nms does not exist". pip
@@ -36,6 +36,7 @@ def prepare_imports() -> tuple[str, ...]:
         _checked = tuple(name for name in FRAGILE if _is_broken(name))
         for name in _checked:
             _hide(name)
+        _leave_out_what_is_slow()
     return _checked
 
 
@@ -86,6 +87,26 @@ def _hide(name: str) -> None:
         del sys.modules[module]
     # Documented by Python: None here makes `import name` fail and `find_spec(name)` answer None.
     sys.modules[name] = None  # type: ignore[assignment]
+
+
+def _leave_out_what_is_slow() -> None:
+    """Have transformers do without scikit-learn and scipy, which it loads with every model.
+
+    They serve one way of generating and losses of detectors, and with pandas, which comes too, they are a third of the
+    time in which transformers loads. Others can still import them.
+    """
+    names = [name for name in ("sklearn", "scipy") if name not in sys.modules]
+    if not names or importlib.util.find_spec("transformers") is None:
+        return
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
+    try:
+        from transformers.utils import import_utils
+
+        for name in names:
+            getattr(import_utils, f"is_{name}_available")()  # transformers keeps the answer
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 def let_modules_be_scanned() -> None:
