@@ -9,13 +9,13 @@ import pytest
 
 from tests.integration.small_training import train_in_small
 
-STEPS = 14
+STEPS = 12
 
 
 @pytest.mark.vllm
 def test_a_dozen_steps_teach_the_manager_to_update_and_delete(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    printed = train_in_small("memory_r1", STEPS, run, "data.eval.1x.size=80", "~data.eval.4x")
+    printed = train_in_small("memory_r1", STEPS, run, "data.eval.1x.size=60", "~data.eval.4x")
     summary = json.loads((run / "summary.json").read_text())
     before, after = (summary["operations"][label]["1x"] for label in ("before", "after"))
     assert before["add"] > 0.95

@@ -1,4 +1,4 @@
-"""The promise of the front page, in small: a dozen steps with the real vLLM and held-out answers get better."""
+"""The promise of the front page, in small: ten steps with the real vLLM and held-out answers get better."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from tests.integration.small_training import train_in_small
 
-STEPS = 14
+STEPS = 10
 
 
 @pytest.mark.vllm
-def test_a_dozen_steps_of_the_quickstart_teach_the_tiny_policy_to_remember(tmp_path: Path) -> None:
+def test_ten_steps_of_the_quickstart_teach_the_tiny_policy_to_remember(tmp_path: Path) -> None:
     run = tmp_path / "run"
     printed = train_in_small(
         "memagent",
