@@ -26,8 +26,8 @@ from memfactory.rollouts.collect import Collector
 
 __all__ = ["Prediction", "SetResult", "Settings", "evaluate_set", "evaluate_sets", "predict"]
 
-#: Told of every prediction: one that was just made, or was there already.
-OnPrediction = Callable[[Prediction], None]
+#: Told of every prediction, and whether it was just made (else it was in the journal).
+OnPrediction = Callable[[Prediction, bool], None]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ class _SetRun:
                 line = self.journal and self.journal.get(key)
                 if line:
                     self._lines.append(line)
-                    self._keep(number, score(task, index, line.finished, self.settings.metrics, task_digest))
+                    prediction = score(task, index, line.finished, self.settings.metrics, task_digest)
+                    self._keep(number, prediction, made=False)
                 else:
                     self._places[task.id, index] = (number, task_digest, key)
                     yield task, index
@@ -149,7 +150,7 @@ class _SetRun:
         # What a judge failed on is made again by the next start, so that the judge is asked again.
         if self.journal is not None and finished.judged:
             self.journal.add(key, line)
-        self._keep(number, score(task, index, finished, self.settings.metrics, task_digest))
+        self._keep(number, score(task, index, finished, self.settings.metrics, task_digest), made=True)
 
     def result(self) -> SetResult:
         """The set's figures, predictions in the order of the tasks."""
@@ -163,10 +164,10 @@ class _SetRun:
             cost=self._cost(),
         )
 
-    def _keep(self, number: int, prediction: Prediction) -> None:
+    def _keep(self, number: int, prediction: Prediction, *, made: bool) -> None:
         self.predictions[number, prediction.index] = prediction
         if self.on_prediction is not None:
-            self.on_prediction(prediction)
+            self.on_prediction(prediction, made)
 
     def _cost(self) -> Cost:
         """Of all that the lines say, so that it is the same whether they were made now or earlier."""

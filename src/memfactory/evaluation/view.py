@@ -13,7 +13,6 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from memfactory.evaluation.metrics import label
@@ -29,12 +28,14 @@ class RunningScore:
     def __init__(self, metric: str) -> None:
         self.metric = metric
         self.done = 0
+        self.made = 0
         self._scored = 0
         self._sum = 0.0
 
-    def add(self, prediction: Prediction) -> None:
-        """Take one more prediction into the mean."""
+    def add(self, prediction: Prediction, made: bool) -> None:
+        """Take one more prediction into the mean; `made`: it is not one of an earlier start."""
         self.done += 1
+        self.made += made
         if self.metric in prediction.scores:
             self._scored += 1
             self._sum += prediction.scores[self.metric]
@@ -45,7 +46,7 @@ class RunningScore:
 
 
 def seconds_left(elapsed: float, done: int, total: int, at_once: int) -> float:
-    """How long the rest takes, when `done` of `total` rollouts have ended `elapsed` seconds after the start.
+    """How long the rest takes, when `done` of `total` rollouts were made in the `elapsed` seconds since the start.
 
     The others of the `at_once` under way count as half done. Where all began together they end soon after each other:
     by the first one alone the rest would seem to take many times as long as it does.
@@ -76,17 +77,18 @@ class EvalView:
             MofNCompleteColumn(),
             TextColumn("{task.fields[score]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=self.console,
             transient=True,
         )
+        started = time.monotonic()
         with bar:
-            shown = bar.add_task(what, total=total, score="")
+            shown = bar.add_task(what, total=total, score="", left="")
 
-            def on_prediction(prediction: Prediction) -> None:
-                running.add(prediction)
-                bar.update(shown, completed=running.done, score=str(running))
+            def on_prediction(prediction: Prediction, made: bool) -> None:
+                running.add(prediction, made)
+                left = self._left(started, running, total, at_once) if made else ""
+                bar.update(shown, completed=running.done, score=str(running), left=left)
 
             yield on_prediction
 
@@ -94,16 +96,25 @@ class EvalView:
         started = last = time.monotonic()
         self._say(f"{what}: {total} rollouts")
 
-        def on_prediction(prediction: Prediction) -> None:
+        def on_prediction(prediction: Prediction, made: bool) -> None:
             nonlocal last
-            running.add(prediction)
+            running.add(prediction, made)
             now = time.monotonic()
-            if now - last > _SECONDS_BETWEEN_LINES and running.done < total:
+            if made and now - last > _SECONDS_BETWEEN_LINES and running.done < total:
                 last = now
-                left = seconds_left(now - started, running.done, total, at_once)
-                self._say(f"{what}: {running.done}/{total}  {running}  about {left:,.0f} s left")
+                left = self._left(started, running, total, at_once, now)
+                self._say(f"{what}: {running.done}/{total}  {running}  {left}")
 
         return on_prediction
+
+    @staticmethod
+    def _left(
+        started: float, running: RunningScore, total: int, at_once: int, now: float | None = None
+    ) -> str:
+        """What was there already took no time, so it tells nothing about the rest."""
+        elapsed = (time.monotonic() if now is None else now) - started
+        to_make = total - (running.done - running.made)
+        return f"about {seconds_left(elapsed, running.made, to_make, at_once):,.0f} s left"
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)

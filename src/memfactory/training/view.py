@@ -93,16 +93,16 @@ class TrainingView:
         self._log = path
 
     @contextmanager
-    def counting(self, what: str, total: int) -> Iterator[Callable[[object], None]]:
-        """While `total` things are done, show how many are; yields what to call with each."""
+    def counting(self, what: str, total: int) -> Iterator[Callable[..., None]]:
+        """While `total` things are done, show how many are; yields what to call with each, and whatever is known of it."""
         if not self.console.is_terminal:
             self.say(what)
-            yield lambda done: None
+            yield lambda *done: None
             return
         columns = (TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(what, total=total)
-            yield lambda done: bar.advance(task)
+            yield lambda *done: bar.advance(task)
         self._note(what)
 
     def _note(self, line: str) -> None:

@@ -74,7 +74,7 @@ def test_a_service_that_fails_leaves_no_score_and_starts_nothing_more() -> None:
             "s",
             [task("a"), task("gone"), task("b")],
             phase="eval",
-            on_prediction=lambda prediction: seen.append(prediction.task_id),
+            on_prediction=lambda prediction, made: seen.append(prediction.task_id),
         )
     assert seen == ["a"]
 

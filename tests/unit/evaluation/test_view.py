@@ -29,5 +29,18 @@ def test_lines_show_the_running_score_and_the_time_left(monkeypatch: pytest.Monk
     monkeypatch.setattr(view.time, "monotonic", lambda: next(clock))
     out = io.StringIO()
     with view.EvalView(Console(file=out)).watching("s", 16, "exact_match", at_once=64) as on_prediction:
-        on_prediction(predict(rollout("\\boxed{gold}")))
+        on_prediction(predict(rollout("\\boxed{gold}")), True)
     assert out.getvalue().splitlines() == ["s: 16 rollouts", "s: 1/16  EM 100.0  about 35 s left"]
+
+
+def test_rollouts_of_an_earlier_start_count_for_the_score_but_not_for_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([0.0, 1.0, 1.0, 40.0])
+    monkeypatch.setattr(view.time, "monotonic", lambda: next(clock))
+    out = io.StringIO()
+    with view.EvalView(Console(file=out)).watching("s", 18, "exact_match", at_once=64) as on_prediction:
+        for answer in ("no", "no"):
+            on_prediction(predict(rollout(answer)), False)
+        on_prediction(predict(rollout("\\boxed{gold}")), True)
+    assert out.getvalue().splitlines() == ["s: 18 rollouts", "s: 3/18  EM 33.3  about 35 s left"]
