@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
-from memfactory.core.types import Message
 from memfactory.memory.item import MemoryItem
 from memfactory.metrics.boxed import last_boxed
 from memfactory.modules.distilling_answerer import DistilledAnswer, show_memory
+from memfactory.modules.fitting import ask_with_memories
 from memfactory.modules.managers import NOTHING
 from memfactory.modules.prompts import fill, require
 
@@ -35,13 +35,16 @@ class CitingAnswerer:
     async def answer(
         self, question: str, memories: Sequence[MemoryItem], model: ChatModel, max_tokens: int
     ) -> DistilledAnswer:
-        """Show the memories with ids and times, in the order of the bank: what is later comes later."""
-        ordered = sorted(memories, key=lambda item: item.number)
-        prompt = fill(
-            self.template, question=question, memories="\n".join(map(show_memory, ordered)) or NOTHING
+        """Show the memories (best first) with ids and times, in the order of the bank: what is later comes later."""
+
+        def prompt(chosen: Sequence[MemoryItem]) -> str:
+            lines = "\n".join(show_memory(item) for item in sorted(chosen, key=lambda item: item.number))
+            return fill(self.template, question=question, memories=lines or NOTHING)
+
+        call, shown = await ask_with_memories(
+            memories, prompt, model, module="answerer", max_tokens=max_tokens
         )
-        call = await model.chat([Message("user", prompt)], module="answerer", max_tokens=max_tokens)
-        return parse_cited(call.text, [item.id for item in memories])
+        return parse_cited(call.text, [item.id for item in shown])
 
 
 def parse_cited(reply: str, shown: Sequence[str]) -> DistilledAnswer:

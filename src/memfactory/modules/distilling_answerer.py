@@ -9,9 +9,9 @@ from typing import Protocol
 
 from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
-from memfactory.core.types import Message
 from memfactory.memory.item import MemoryItem
 from memfactory.metrics.boxed import last_boxed
+from memfactory.modules.fitting import ask_with_memories
 from memfactory.modules.managers import NOTHING
 from memfactory.modules.prompts import fill, require
 
@@ -54,12 +54,17 @@ class DistillingAnswerer:
     async def answer(
         self, question: str, memories: Sequence[MemoryItem], model: ChatModel, max_tokens: int
     ) -> DistilledAnswer:
-        """Show the memories with ids and times, in the order of the bank: what is later comes later."""
-        ordered = sorted(memories, key=lambda item: item.number)
-        shown = "\n".join(show_memory(item, self.line) for item in ordered)
-        prompt = fill(self.template, question=question, memories=shown or NOTHING)
-        call = await model.chat([Message("user", prompt)], module="answerer", max_tokens=max_tokens)
-        return parse_distilled(call.text, [item.id for item in memories])
+        """Show the memories (best first) with ids and times, in the order of the bank: what is later comes later."""
+
+        def prompt(chosen: Sequence[MemoryItem]) -> str:
+            ordered = sorted(chosen, key=lambda item: item.number)
+            lines = "\n".join(show_memory(item, self.line) for item in ordered)
+            return fill(self.template, question=question, memories=lines or NOTHING)
+
+        call, shown = await ask_with_memories(
+            memories, prompt, model, module="answerer", max_tokens=max_tokens
+        )
+        return parse_distilled(call.text, [item.id for item in shown])
 
 
 def show_memory(item: MemoryItem, line: str = "") -> str:

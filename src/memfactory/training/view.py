@@ -94,7 +94,7 @@ class TrainingView:
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[..., None]]:
-        """While `total` things are done, show how many are; yields what to call with each, and whatever is known of it."""
+        """While `total` things are done, show how many are; yields what to call with each and what is known of it."""
         if not self.console.is_terminal:
             self.say(what)
             yield lambda *done: None
