@@ -23,8 +23,9 @@ from tests.unit.fakes import rollout
 PAGE = ROOT / "docs" / "benchmarks.md"
 #: The memory agents that were run on each set; the baselines were run on all of them.
 SETS: dict[str, tuple[str, ...]] = {
-    "hotpotqa_long/eval_50": (),
+    "hotpotqa_long/eval_50": ("memagent",),
     "ruler/niah_single_1": ("memagent",),
+    "ruler_16k/niah_single_1": ("memagent",),
     "locomo/test": ("memory_r1",),
 }
 BASELINES = ("no_memory", "oracle", "rag_bm25", "full_context", "rag_embedding")
