@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,17 @@ import torch
 
 from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput, ParityError
-from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
+from memfactory.core.types import Row
 from memfactory.learners.local import LocalLearner
 from memfactory.models.text import TextCodec
 from memfactory.samplers.sync import check_parity, sync_and_check
 from memfactory.samplers.vllm import VllmSampler
 from memfactory.samplers.vllm_server import VllmServerSampler
+from tests.integration.conftest import MAX_MODEL_LEN
+from tests.integration.test_vllm_server import requests_for, sample
 
-MAX_MODEL_LEN = 256
 #: Largest difference of log-probabilities, in nats, between sampler and learner.
 THRESHOLD = {"float32": 5e-3, "bfloat16": 0.25}
-MIXED = [
-    SamplingParams(max_tokens=24),
-    SamplingParams(temperature=0.0, max_tokens=9),
-    SamplingParams(temperature=0.7, top_p=0.8, max_tokens=17),
-    SamplingParams(temperature=1.3, top_k=20, max_tokens=31),
-]
-
-
-def requests_for(prompts: Sequence[tuple[int, ...]]) -> list[SamplingRequest]:
-    return [SamplingRequest(ids, MIXED[n % len(MIXED)], seed=n) for n, ids in enumerate(prompts)]
-
-
-def sample(sampler: Any, requests: Sequence[SamplingRequest]) -> list[Completion]:
-    async def main() -> list[Completion]:
-        return await asyncio.gather(*(sampler.sample(request) for request in requests))
-
-    return asyncio.run(main())
 
 
 def rows(prompts: Any) -> list[Row]:
