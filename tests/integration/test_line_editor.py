@@ -25,8 +25,8 @@ while True:
         break
     try:
         print("read", repr(line), flush=True)
-        if line == "work":
-            time.sleep(600)
+        while line == "work":
+            time.sleep(0.01)  # one long sleep would miss a signal that comes in the moment before it begins
     except KeyboardInterrupt:
         print("stopped")
 print([readline.get_history_item(n + 1) for n in range(readline.get_current_history_length())])

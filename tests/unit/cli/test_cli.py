@@ -28,21 +28,37 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+NOTHING_BUT_HELP = """
+import typer
+app = typer.Typer()
+for name in ("one", "two"):
+    app.command(name)(lambda: None)
+app(["--help"])
+"""
+
+
 def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
     code = (
         "import sys; from memfactory.cli.main import run; run(['--help'])\n"
         f"print([m for m in {HEAVY} if m in sys.modules])"
     )
-    times = []
+    ours, least = [], []
     for _ in range(3):
-        began = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
-    assert "train" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
-    # Seconds of the processor, a bare interpreter's among them: the wall clock of a busy machine says nothing.
-    assert min(times) < 0.5
+        taken, shown = _processor_seconds(code)
+        ours.append(taken)
+        least.append(_processor_seconds(NOTHING_BUT_HELP)[0])
+    assert "train" in shown
+    assert shown.splitlines()[-1] == "[]"
+    # A machine's speed and what else it does say nothing: an app of the same library without a command of substance
+    # is the measure. It takes about three quarters of ours.
+    assert min(ours) < 2 * min(least)
+
+
+def _processor_seconds(code: str) -> tuple[float, str]:
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_killed_in_the_middle_no_request_is_lost_or_answered_twice() -> None:
     """Two real processes, one of them killed with SIGKILL while it works on half of the requests."""
     ports = [free_port(), free_port()]
     command = [sys.executable, "-m", "tests.unit.samplers.fake_vllm"]
-    servers = [subprocess.Popen([*command, str(port), "0.4"]) for port in ports]
+    servers = [subprocess.Popen([*command, str(port), "2"]) for port in ports]
     try:
         sampler = sampler_on([f"http://127.0.0.1:{port}" for port in ports], wait_s=20.0)
         sampler.load_weights(weights(1.0).items(), 1)

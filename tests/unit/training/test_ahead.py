@@ -123,8 +123,8 @@ def test_a_resumed_run_learns_from_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_rollouts_and_update_run_at_the_same_time(tmp_path: Path) -> None:
-    source, learner = VersionedSource(), RecordingLearner(0.15)
-    source.pause = 0.15
+    source, learner = VersionedSource(), RecordingLearner(0.5)
+    source.pause = 0.5
     trainer(tmp_path, source, learner, steps=4).train()
     records = RunFolder(tmp_path).metrics()[1:-1]  # the first waits for its own rollouts, the last makes none
     for record in records:
