@@ -217,6 +217,8 @@ TABLE: dict[str, Callable[[str], None]] = {
         *SMALL, "--output-dir", "runs/nf4"
     ),
     "memfactory train memagent learner=local_lora sampler.adapter_sync=true": plan,
+    "memfactory train memagent learner=local_lora sampler=vllm_server sampler.servers=1 "
+    "sampler.adapter_sync=true": plan,
     **{
         f"memfactory train gpu/memagent_qwen2.5_7b --nproc 8 --nnodes 2 --node-rank {rank} --master-addr node1 "
         "--master-port 29500": config

@@ -154,7 +154,9 @@ def infer(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     def ask(*arguments: Any) -> Any:
         capsys.readouterr()
         assert run(serving(*arguments)) == 0
-        return json.loads(capsys.readouterr().out)
+        captured = capsys.readouterr()
+        ask.said = captured.err  # type: ignore[attr-defined]
+        return json.loads(captured.out)
 
     return ask
 
@@ -196,8 +198,10 @@ def test_a_bank_is_served_by_its_own_reranker(
     """A question that plain retrieval cannot answer, and a trained reranker beside the bank can."""
     task, answer = asked(0), asked(0).answers[0]
     assert infer(tmp_path, "bank", task)["answer"] != answer
+    assert "goes on" not in infer.said  # type: ignore[attr-defined]
     shutil.copytree(finished / "final" / "components", tmp_path / "bank" / "components")
     assert infer(tmp_path, "bank", task)["answer"] == answer
+    assert "The reranker goes on from what it learned here; without " in infer.said  # type: ignore[attr-defined]
     assert infer(tmp_path, "other", task)["answer"] != answer, "another bank has a reranker of its own"
 
 

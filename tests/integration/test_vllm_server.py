@@ -12,11 +12,14 @@ from typing import Any
 import psutil
 import pytest
 
-from memfactory.core.types import Completion, SamplingParams, SamplingRequest
+from memfactory.algorithms.objective import Objective
+from memfactory.core.errors import ParityError
+from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
+from memfactory.learners.local import LocalLearner
 from memfactory.models.text import TextCodec
 from memfactory.samplers.base import engines_of, figures_of
 from memfactory.samplers.serve_command import serve_arguments
-from memfactory.samplers.sync import sync_and_check
+from memfactory.samplers.sync import check_parity, sync_and_check
 from memfactory.samplers.vllm_server import VllmServerSampler
 from tests.integration.conftest import MAX_MODEL_LEN
 from tests.tiny_models import ScoringLearner
@@ -39,6 +42,7 @@ def servers(policy_folder: Path, codec: TextCodec) -> Iterator[VllmServerSampler
         kv_cache_gb=0.1,
         max_num_seqs=16,
         wait_s=900.0,
+        server_args=("--enable-lora", "--max-loras=1", "--max-lora-rank=8"),
         model_folder=policy_folder,
         codec=codec,
         max_model_len=MAX_MODEL_LEN,
@@ -116,6 +120,33 @@ def test_a_server_killed_in_the_middle_costs_no_rollout(servers: Any, prompts: A
     assert {c.policy_version for c in sample(engines_of(servers)[0], requests)} == {servers.policy_version}
 
 
+def test_adapters_alone_are_synced(
+    servers: VllmServerSampler, policy_folder: Path, codec: TextCodec, prompts: Any
+) -> None:
+    """To the same servers, which hold their first weights again: adapters are added to those."""
+    servers.load_weights(ScoringLearner(policy_folder).named_weights(), 0)
+    learner = LocalLearner(model=policy_folder, device="cpu", lr=0.05, lora_rank=3, lora_alpha=8)
+    sampler = VllmServerSampler(
+        urls=[server.client.url for server in servers._servers],
+        adapter_sync=True,
+        model_folder=policy_folder,
+        codec=codec,
+        max_model_len=MAX_MODEL_LEN,
+        lora_rank=3,
+    )
+    try:
+        check_parity(sampler, learner, prompts[:4], 1e-3)  # adapters begin as nothing
+        rows = [Row(tuple(ids), (11, 12, 13), (-5.0,) * 3, 1.0, n) for n, ids in enumerate(prompts[:4])]
+        for version in (1, 2, 2):
+            learner.update(rows, Objective())
+            with pytest.raises(ParityError):
+                check_parity(sampler, learner, prompts[:4], 1e-3)
+            assert sync_and_check(sampler, learner, prompts[:4], 1e-3, version)["sync/parity_max"] < 1e-3
+        assert figures_of(sampler)["servers/recoveries"] == 0
+    finally:
+        sampler.close()
+
+
 def test_nothing_is_left_after_the_run(servers: VllmServerSampler) -> None:
     started = processes_of(servers, 0) + processes_of(servers, 1)
     assert len(started) >= 6  # guard, server and engine of each
@@ -150,11 +181,13 @@ def test_vllm_knows_our_options_and_our_request(policy_folder: Path) -> None:
             prefix_caching=True,
             tensor_parallel_size=2,
             transfer=transfer,
+            adapter_rank=16,
         )
         parsed = make_arg_parser(FlexibleArgumentParser()).parse_args([*arguments, "--port=1"])
         assert parsed.enforce_eager is not on_gpu
         assert parsed.kv_cache_memory_bytes == (None if on_gpu else 107374183)
         assert parsed.enable_scale_out
+        assert parsed.enable_lora and (parsed.max_loras, parsed.max_lora_rank) == (1, 16)
         assert parsed.skip_tokenizer_init
         assert parsed.generation_config == "vllm"
     body = {

@@ -44,8 +44,9 @@ def save_components(components: Mapping[str, ComponentLearner], folder: Path) ->
         component.save_state(folder / name)
 
 
-def load_components(components: Mapping[str, ComponentLearner], folder: Path) -> None:
-    """Load each part that was saved there. Raises `BadInput` as `load_state` does."""
-    for name, component in components.items():
-        if (folder / name).is_dir():
-            component.load_state(folder / name)
+def load_components(components: Mapping[str, ComponentLearner], folder: Path) -> dict[str, Path]:
+    """Load each part that was saved there; returns which, and from where. Raises `BadInput` as `load_state` does."""
+    saved = {name: folder / name for name in components if (folder / name).is_dir()}
+    for name, place in saved.items():
+        components[name].load_state(place)
+    return saved

@@ -178,6 +178,7 @@ class Rmm(BankReader[Notes]):
 
     async def _answer(self, question: str, bank: MemoryBank, models: Models, notes: Notes) -> _Found:
         """Question → K candidates → M of them → an answer that cites."""
+        self.reranker.check(bank)
         candidates = await self.retriever.retrieve(bank, question, self.top_k)
         vector = await self._vector(question) if self.reranker.needs_vectors else None
         ranking = await self.reranker.rerank(

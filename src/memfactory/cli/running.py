@@ -270,7 +270,8 @@ def _estimate(
         raise BadInput("--gpus and --gpu-memory estimate memory; add --dry-run")
     from rich.console import Console
 
-    from memfactory.commands.fit import fit_table, parse_gpus
+    from memfactory.commands.fit import parse_gpus
+    from memfactory.commands.fit_table import fit_table
     from memfactory.recipe.load import load_recipe
 
     where = parse_gpus(gpus, gpu_memory, nproc, nnodes)

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from memfactory.commands.banking import open_keeper
 from memfactory.commands.line_editor import line_editor
-from memfactory.commands.memories import counted, item_line, say
+from memfactory.commands.memories import counted, item_line, say, say_going_on
 from memfactory.core.errors import BadInput, TaskError, UserError, did_you_mean
 from memfactory.inference.keeper import Keeper, Reply, Taken, is_question, is_statement
 from memfactory.inference.options import InferOptions
@@ -76,6 +76,7 @@ class Chat:
             self.errors,
             f"{self.keeper.bank.path}: {count}. You are {self.speaker}. /help lists what you can do.",
         )
+        say_going_on(self.errors, self.keeper.going_on)
         if len(self.keeper.pending):
             waiting = counted(len(self.keeper.pending), "message")
             say(self.errors, f"{waiting} from before not in the bank yet; taking in now")

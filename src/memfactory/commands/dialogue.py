@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from memfactory.commands.banking import open_keeper
-from memfactory.commands.memories import counted, memory_line, say
+from memfactory.commands.memories import counted, memory_line, say, say_going_on
 from memfactory.commands.progress import counting_bar
 from memfactory.commands.results import json_for, unanswered
 from memfactory.core.errors import BadInput, ServiceError, TaskError, did_you_mean
@@ -40,6 +40,8 @@ def read_and_answer(recipe: Recipe, options: InferOptions, console: Console, err
         if options.input is not None:
             runner.run(_read(keeper, left, options, console, errors))
         say(errors, f"{keeper.bank.path}: {counted(len(keeper.memories), 'memory', 'memories')}")
+        if tasks:
+            say_going_on(errors, keeper.going_on)
         rollouts = runner.run(_answer(keeper, tasks, options))
     results = [_result(rollout) for rollout in rollouts]
     if options.output is None:

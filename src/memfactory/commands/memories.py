@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from rich.console import Console
 
 from memfactory.memory.item import MemoryItem
@@ -20,6 +23,15 @@ def memory_line(item_id: str, time: str, text: str) -> str:
 def item_line(item: MemoryItem) -> str:
     """A memory on one line."""
     return memory_line(item.id, item.updated_time, item.text)
+
+
+def say_going_on(console: Console, parts: Mapping[str, Path]) -> None:
+    """Name the parts of an agent that go on from what they learned beside this bank: it wins over the recipe."""
+    for name, folder in parts.items():
+        say(
+            console,
+            f"The {name} goes on from what it learned here; without {folder} it begins as the recipe says.",
+        )
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

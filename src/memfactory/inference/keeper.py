@@ -87,8 +87,8 @@ class Keeper:
     ) -> None:
         """`clock` tells the time that messages get when they come without one.
 
-        Parts of the agent that learn while they serve go on from what is kept beside the bank. Raises `BadInput` when
-        that does not fit.
+        Parts of the agent that learn while they serve go on from what is kept beside the bank (`going_on` says which,
+        and from where), whatever the recipe would have them begin with. Raises `BadInput` when that does not fit.
         """
         self.agent = agent
         self.bank = bank
@@ -100,7 +100,7 @@ class Keeper:
         self._view: LayeredBank = bank.fork()
         self._learned = bank.path / "components"
         self._components = component_learners(agent)
-        load_components(self._components, self._learned)
+        self.going_on = load_components(self._components, self._learned)
 
     @property
     def memories(self) -> LayeredBank:

@@ -20,6 +20,7 @@ from memfactory.core.files import write_bytes
 from memfactory.core.registry import register
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Rollout
+from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem, Vector
 from memfactory.modules.rerankers import Draw, Ranking
 
@@ -80,11 +81,21 @@ class LinearReranker:
         self.optimizer_kind = optimizer
         self.online = online
         self.updates = 0
+        self.embedder = ""  # of the vectors that the maps learn on; not known before the first bank
         self._maps: tuple[Tensor, Tensor] | None = None
         self._optimizer: Any = None
         self._origin = "the reranker"
         if path is not None:
             self.load_state(Path(path))
+
+    def check(self, bank: MemoryBank) -> None:
+        """The maps are of one embedder's vectors; another's of the same dimension mean nothing to them."""
+        if self.embedder and bank.embedder != self.embedder:
+            raise BadInput(
+                f"{self._origin} was trained on vectors of embedder '{self.embedder}', the bank's are of "
+                f"'{bank.embedder}'; use the embedder that it was trained with, or remove its file to let it begin anew"
+            )
+        self.embedder = bank.embedder
 
     async def rerank(
         self,
@@ -137,6 +148,7 @@ class LinearReranker:
         import torch
 
         state: dict[str, Any] = {"format": STATE_FORMAT, "updates": self.updates, "maps": None}
+        state["embedder"] = self.embedder
         if self._maps is not None:
             state |= {"maps": [w.detach() for w in self._maps], "optimizer": self._optimizer.state_dict()}
             state["optimizer_kind"] = self.optimizer_kind
@@ -154,12 +166,14 @@ class LinearReranker:
             if state["format"] != STATE_FORMAT:
                 raise ValueError(f"format {state['format']}")
             maps, updates = state["maps"], int(state["updates"])
+            embedder = str(state.get("embedder", ""))
         except FileNotFoundError:
             raise BadInput(f"{folder}: holds no trained reranker ({STATE})") from None
         except Exception as error:  # whatever a damaged file makes torch's unpickler raise
             line = " ".join(str(error).split())[:160]
             raise BadInput(f"{path}: not a readable state of a reranker ({line})") from error
         self._maps, self.updates, self._origin = None, updates, f"{path}: the reranker"
+        self.embedder = embedder if maps is not None else ""
         if maps is not None:
             self._begin(len(maps[0]))
             assert self._maps is not None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeGuard
 from memfactory.core.chat import Models
 from memfactory.core.registry import register
 from memfactory.core.types import Message
+from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem, Vector
 from memfactory.modules.managers import NOTHING
 from memfactory.modules.prompts import fill, require
@@ -51,6 +52,10 @@ class Reranker(Protocol):
 
     needs_vectors: bool
     """Whether it works on embeddings, so that memories found by words alone are of no use to it."""
+
+    def check(self, bank: MemoryBank) -> None:
+        """Raise `BadInput` for a bank whose memories it cannot rank."""
+        ...
 
     async def rerank(
         self,
@@ -96,6 +101,9 @@ class RetrievalOrder:
 
     needs_vectors = False
 
+    def check(self, bank: MemoryBank) -> None:
+        """Any bank will do."""
+
     async def rerank(
         self,
         question: str,
@@ -125,6 +133,9 @@ class PolicyReranker:
     """
 
     needs_vectors = False
+
+    def check(self, bank: MemoryBank) -> None:
+        """Any bank will do."""
 
     def __init__(self, prompts: Mapping[str, str], shown: Literal["bank", "retrieval"] = "bank") -> None:
         self.template = require(prompts, "rerank", ("question", "memories"))

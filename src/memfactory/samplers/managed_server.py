@@ -11,7 +11,7 @@ from memfactory.core.errors import BadInput, ServiceError
 from memfactory.core.types import Completion, SamplingRequest
 from memfactory.samplers.router import ServerFailed
 from memfactory.samplers.server_process import ServerProcess
-from memfactory.samplers.vllm_client import ServerFacts, VllmClient
+from memfactory.samplers.vllm_client import ADAPTER_FLAGS, ServerFacts, VllmClient
 from memfactory.samplers.vllm_draw import pack
 
 #: Seconds that a server which lives gets to answer before it counts as hanging.
@@ -23,12 +23,14 @@ class HeldWeights:
     """The weights that all servers must hold now. One object for a sampler and its servers.
 
     `name` is unique for run and version: a server that was restarted, or that another run has sent weights to, cannot
-    have it. None: nothing was sent yet, and servers hold what they were started with. `folder` has the weights.
+    have it. None: nothing was sent yet, and servers hold what they were started with. `folder` has the weights, or
+    with `adapters` the adapters alone, which servers add to the weights that they were started with.
     """
 
     name: str | None = None
     version: int = 0
     folder: Path | None = None
+    adapters: bool = False
 
 
 class ManagedServer:
@@ -55,7 +57,8 @@ class ManagedServer:
 
     async def complete(self, request: SamplingRequest) -> Completion:
         """See `router.Server`."""
-        completion, name = await self.client.complete(request, self._eos_ids, pack(request))
+        adapter = self._held.name if self._held.adapters else None
+        completion, name = await self.client.complete(request, self._eos_ids, pack(request), adapter)
         if self._held.name is not None and name != self._held.name:
             raise ServerFailed(f"{self.name} drew with weights '{name}', not '{self._held.name}'")
         return replace(completion, policy_version=self._held.version)
@@ -94,7 +97,10 @@ class ManagedServer:
                 "command again, with sampler.transfer=folder if it happens often"
             )
         else:
-            self.client.load_folder(str(folder), self._wait_s)
+            if self._held.adapters:
+                self.client.load_adapter(name, str(folder), self._wait_s)
+            else:
+                self.client.load_folder(str(folder), self._wait_s)
             self.client.forget_prefixes()
             self.client.name_weights(name)
 
@@ -135,4 +141,18 @@ def require_context(server: ManagedServer, facts: ServerFacts, wanted: int) -> N
         raise BadInput(
             f"{server.name} takes {facts.max_model_len} tokens, the recipe {wanted}; lower model.max_model_len "
             "or start the server with a larger --max-model-len"
+        )
+
+
+def require_adapters(server: ManagedServer, facts: ServerFacts, rank: int) -> None:
+    """Raise `BadInput` when a server cannot take adapters of this rank."""
+    if facts.adapter_rank < rank:
+        raise BadInput(
+            f"{server.name} takes adapters of rank {facts.adapter_rank} at most, and learner.lora_rank is {rank}; "
+            f"start it with {ADAPTER_FLAGS}={rank} or more (docs/scaling.md), or leave sampler.adapter_sync out"
+        )
+    if facts.device != "cpu" and facts.dtype == "float32":
+        raise BadInput(
+            f"sampler.adapter_sync: {server.name} computes in float32; vLLM's kernels for adapters take 16 "
+            "bits on a GPU; set model.dtype=bfloat16, or leave it out"
         )

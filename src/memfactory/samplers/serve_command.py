@@ -28,9 +28,13 @@ def serve_arguments(
     prefix_caching: bool,
     tensor_parallel_size: int,
     transfer: str,
+    adapter_rank: int = 0,
     more: Sequence[str] = (),
 ) -> list[str]:
-    """The options of the server, without host and port. `more` comes last, so it may replace what is before it."""
+    """The options of the server, without host and port. `more` comes last, so it may replace what is before it.
+
+    With an `adapter_rank` above 0 the server takes adapters of at most that rank, one at a time.
+    """
     arguments = [
         f"--model={model_folder}",
         f"--dtype={dtype}",
@@ -58,6 +62,8 @@ def serve_arguments(
         arguments.append(f"--max-num-batched-tokens={max_num_batched_tokens}")
     if trust_remote_code:
         arguments.append("--trust-remote-code")
+    if adapter_rank:
+        arguments += ["--enable-lora", "--max-loras=1", f"--max-lora-rank={adapter_rank}"]
     if transfer != "folder":
         arguments.append("--weight-transfer-config=" + json.dumps({"backend": transfer}))
     return [*arguments, *more]
@@ -67,6 +73,7 @@ def serve_environment(*, transfer: str, threads: int, devices: str | None) -> di
     """Environment variables of one server; `threads` is for CPUs, and what the user has set stays."""
     environment = {
         "VLLM_SERVER_DEV_MODE": "1",  # the endpoints for weights
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # the endpoints for adapters, if it takes any
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),

@@ -24,6 +24,8 @@ FLAGS = (
     "--logprobs-mode raw_logprobs --logits-processors memfactory.samplers.vllm_plugin:SeededDraw "
     "--worker-extension-cls memfactory.samplers.vllm_plugin.PolicyWeights"
 )
+#: What else it must be started with, if it is to take adapters.
+ADAPTER_FLAGS = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, --enable-lora, --max-lora-rank"
 #: Seconds for a question that costs the server nothing.
 _SHORT = 10.0
 
@@ -35,6 +37,8 @@ class ServerFacts:
     vocabulary: int
     max_model_len: int
     device: str
+    dtype: str = ""
+    adapter_rank: int = 0
 
 
 class VllmClient:
@@ -52,15 +56,20 @@ class VllmClient:
         self._blocking: Any = None
 
     async def complete(
-        self, request: SamplingRequest, eos_ids: Sequence[int], draw: Sequence[float]
+        self,
+        request: SamplingRequest,
+        eos_ids: Sequence[int],
+        draw: Sequence[float],
+        adapter: str | None = None,
     ) -> tuple[Completion, str]:
         """Sample once. Returns the completion and the name of the weights that drew all of its tokens.
 
-        Raises `TaskError` for a request that the server refuses, `ServerFailed` for everything else that goes wrong.
+        `adapter` is the name of the one to sample with. Raises `TaskError` for a request that the server refuses,
+        `ServerFailed` for everything else that goes wrong.
         """
         import httpx
 
-        body = {
+        body: dict[str, Any] = {
             "token_ids": list(request.prompt_ids),
             "sampling_params": {
                 # Our logits processor draws; vLLM is left with one token to choose (`vllm_engine`).
@@ -72,6 +81,8 @@ class VllmClient:
                 "extra_args": {"draw": list(draw)},
             },
         }
+        if adapter is not None:
+            body["model"] = adapter
         try:
             reply = await self._client().post(f"{self.url}/inference/v1/generate", json=body)
         except httpx.TimeoutException as error:
@@ -164,11 +175,31 @@ class VllmClient:
         facts = found[0]
         if not facts.get("draw") or facts.get("logprobs") != "raw_logprobs":
             raise BadInput(f"{self.url} does not draw as this run does; start it with: {FLAGS}")
-        return ServerFacts(int(facts["vocabulary"]), int(facts["max_model_len"]), str(facts["device"]))
+        return ServerFacts(
+            int(facts["vocabulary"]),
+            int(facts["max_model_len"]),
+            str(facts["device"]),
+            str(facts.get("dtype", "")),
+            int(facts.get("adapter_rank", 0)),
+        )
 
     def load_folder(self, folder: str, seconds: float) -> None:
         """Let all workers load the weights in a folder. Raises `ServiceError`."""
         self._rpc("memfactory_load", [folder], seconds)
+
+    def load_adapter(self, name: str, folder: str, seconds: float) -> None:
+        """Let the server load the adapter in a folder, and forget those of this sampler that it had before.
+
+        `name` must be new: vLLM never reads an adapter again whose name it knows. Raises `ServiceError`.
+        """
+        self._post("v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, seconds)
+        for before in self._adapters():
+            if before != name:
+                self._post("v1/unload_lora_adapter", {"lora_name": before})
+
+    def _adapters(self) -> list[str]:
+        cards = self._request("GET", "v1/models").get("data", [])
+        return [str(card["id"]) for card in cards if card.get("parent") is not None]
 
     def repack(self, seconds: float) -> None:
         """Let all workers do what a change of weights asks for afterwards. Raises `ServiceError`."""
@@ -220,6 +251,8 @@ class VllmClient:
             raise BadInput(f"{self.url} has no /{path}; start it with: {FLAGS}")
         if reply.status_code != 200:
             raise ServiceError(f"{self.url}/{path} answered {reply.status_code}: {_detail(reply)}")
+        if not reply.headers.get("content-type", "").startswith("application/json"):
+            return {}  # nothing, or a word of success
         try:
             value = reply.json() if reply.content else {}
         except ValueError as error:

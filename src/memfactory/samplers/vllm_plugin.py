@@ -27,13 +27,15 @@ class PolicyWeights:
     def memfactory_describe(self) -> dict[str, Any]:
         """What the sampler must know of a server before it trusts it."""
         worker: Any = self
-        model = worker.vllm_config.model_config
+        model, adapters = worker.vllm_config.model_config, worker.vllm_config.lora_config
         return {
             "vocabulary": int(model.get_vocab_size()),
             "max_model_len": int(model.max_model_len),
             "logprobs": str(model.logprobs_mode),
             "draw": any("SeededDraw" in str(name) for name in model.logits_processors or ()),
             "device": str(worker.device.type),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "adapter_rank": 0 if adapters is None else int(adapters.max_lora_rank),
         }
 
     def memfactory_load(self, folder: str) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
-from memfactory.samplers.base import SHARED, Sampler
+from memfactory.samplers.base import SHARED, AdapterFiles, Sampler
 from memfactory.samplers.checks import check_request
-from memfactory.samplers.managed_server import HeldWeights, ManagedServer, require_context
+from memfactory.samplers.managed_server import HeldWeights, ManagedServer, require_adapters, require_context
 from memfactory.samplers.router import Router
 from memfactory.samplers.serve_command import serve_arguments, serve_environment
 from memfactory.samplers.server_process import ServerProcess
+from memfactory.samplers.vllm_adapters import slot_rank
 from memfactory.samplers.vllm_client import VllmClient
 from memfactory.samplers.weight_transfer import GpuTransfer, Transfer, WeightFolder, open_gpu_engine
 
@@ -38,7 +39,8 @@ class VllmServerConfig:
     say where each runs. Weights go through a folder (`transfer: folder`; `weights_dir` names one that servers on other
     machines see too) or by vLLM's own `nccl` or `ipc` (not run on a GPU). A server that does not answer within
     `timeout_s` or fails is waited for, at most `wait_s`; one of the run's own is restarted. `server_args` follow
-    `vllm serve`. The other fields are those of the sampler `vllm`.
+    `vllm serve`. `adapter_sync` (with `transfer: folder`): under LoRA each sync hands over adapters alone. The other
+    fields are those of the sampler `vllm`.
     """
 
     urls: tuple[str, ...] = ()
@@ -52,6 +54,7 @@ class VllmServerConfig:
     wait_s: float = 600.0
     api_key_env: str = "VLLM_API_KEY"
     server_args: tuple[str, ...] = ()
+    adapter_sync: bool = False
     kv_cache_gb: float = field(default=1.0, metadata=SHARED)
     gpu_memory_utilization: float = field(default=0.9, metadata=SHARED)
     max_num_seqs: int = 256
@@ -66,6 +69,8 @@ class VllmServerConfig:
         for name, given in (("devices", self.devices), ("cores", self.cores)):
             if given and len(given) != self.servers:
                 raise ValueError(f"{name} has {len(given)} entries for {self.servers} servers; one for each")
+        if self.adapter_sync and self.transfer != "folder":
+            raise ValueError("adapter_sync goes through a folder; leave transfer out")
         if self.timeout_s <= 0 or self.wait_s <= 0:
             raise ValueError("timeout_s and wait_s must be positive")
 
@@ -87,6 +92,7 @@ class VllmServerSampler:
         wait_s: float = 600.0,
         api_key_env: str = "VLLM_API_KEY",
         server_args: Sequence[str] = (),
+        adapter_sync: bool = False,
         kv_cache_gb: float = 1.0,
         gpu_memory_utilization: float = 0.9,
         max_num_seqs: int = 256,
@@ -102,15 +108,18 @@ class VllmServerSampler:
         seed: int = 0,
         trust_remote_code: bool = False,
         ranks: Ranks = ALONE,
+        lora_rank: int = 0,
     ) -> None:
         """Start the servers, if they are to be the run's own, and wait until all of them answer.
 
-        Rank 0 starts servers and sends weights; all ranks use them. Raises `BadInput` for servers that were not
+        Rank 0 starts servers and sends weights; all ranks use them. `lora_rank` is that of the learner whose adapters
+        will come (0: nobody's; then `adapter_sync` changes nothing). Raises `BadInput` for servers that were not
         started as they must be, `ServiceError` for those that do not answer.
         """
         self.max_model_len = max_model_len
         self._ranks = ranks
-        self._held = HeldWeights()
+        self.takes_adapters = adapter_sync and lora_rank > 0
+        self._held = HeldWeights(adapters=self.takes_adapters)
         self._sent = 0
         self._nonce = ranks.broadcast(uuid.uuid4().hex[:8])
         self._own_folder: Path | None = None
@@ -133,6 +142,7 @@ class VllmServerSampler:
                 prefix_caching=prefix_caching,
                 tensor_parallel_size=tensor_parallel_size,
                 transfer=transfer,
+                adapter_rank=slot_rank(lora_rank) if self.takes_adapters else 0,
                 more=server_args,
             )
             # The learner is to have as many threads as a server.
@@ -171,6 +181,8 @@ class VllmServerSampler:
             facts = self._router.each(lambda number: self._servers[number].open())
             for server, found in zip(self._servers, facts, strict=True):
                 require_context(server, found, max_model_len)
+                if self.takes_adapters:
+                    require_adapters(server, found, lora_rank)
         except BaseException:
             self.close()
             raise
@@ -199,11 +211,9 @@ class VllmServerSampler:
         All ranks call it: iterating the tensors may take all of them. Raises `RuntimeError` while requests are
         running, `ServiceError` when a server cannot take them.
         """
-        if not self._router.idle:
-            raise RuntimeError("weights cannot change while requests are running")
-        # Never the same twice: the same version sent again must empty the servers' caches too.
-        self._sent += 1
-        name = f"{self._nonce}-{version}.{self._sent}"
+        if self.takes_adapters:
+            raise RuntimeError("these servers take adapters, not weights")
+        name = self._next_name(version)
         if self._gpu is not None:
             self._held.name = None  # until they are sent, nothing is expected of a server that was restarted
             self._router.refresh()
@@ -212,13 +222,34 @@ class VllmServerSampler:
                 self._router.each(lambda number: self._servers[number].client.forget_prefixes())
             self._held.name, self._held.version = name, version
         elif self._folder is not None:
-            self._held.folder = self._folder.write(named_tensors, name)
-            self._held.name, self._held.version = name, version
-            self._router.refresh()
-            self._folder.keep_only(self._held.folder)
+            self._hand_out(self._folder.write(named_tensors, name), name, version)
         else:
             for _ in named_tensors:
                 pass  # only to take part in gathering them
+        self._all_have(name, version)
+
+    def load_adapter(self, adapter: AdapterFiles, version: int) -> None:
+        """Send adapters in place of those before to all servers, as `load_weights`; for `takes_adapters`."""
+        name = self._next_name(version)
+        if self._folder is not None:
+            self._hand_out(self._folder.write_adapter(adapter, name), name, version)
+        self._all_have(name, version)
+
+    def _next_name(self, version: int) -> str:
+        if not self._router.idle:
+            raise RuntimeError("weights cannot change while requests are running")
+        # Never the same twice: the same version sent again must empty the servers' caches too.
+        self._sent += 1
+        return f"{self._nonce}-{version}.{self._sent}"
+
+    def _hand_out(self, folder: Path, name: str, version: int) -> None:
+        """Let all servers load a folder."""
+        assert self._folder is not None
+        self._held.folder, self._held.name, self._held.version = folder, name, version
+        self._router.refresh()
+        self._folder.keep_only(folder)
+
+    def _all_have(self, name: str, version: int) -> None:
         self._ranks.barrier()
         if not self._ranks.first:
             self._held.name, self._held.version = name, version

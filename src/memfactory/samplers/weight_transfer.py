@@ -14,6 +14,7 @@ from memfactory.core.ranks import Ranks
 if TYPE_CHECKING:
     import torch
 
+    from memfactory.samplers.base import AdapterFiles
     from memfactory.samplers.vllm_client import VllmClient
 
 Transfer = Literal["folder", "nccl", "ipc"]
@@ -41,6 +42,15 @@ class WeightFolder:
             with new_folder(path) as partial:
                 for number, chunk in enumerate(chunks(_on(tensors, "cpu", getattr(torch, self._dtype)))):
                     save_file(dict(chunk), partial / f"model-{number:05d}.safetensors")
+        return path
+
+    def write_adapter(self, adapter: AdapterFiles, version: str) -> Path:
+        """Write adapters alone, as peft does. Raises `DiskError`."""
+        path = self._folder / f"adapter-{version}"
+        with disk_errors(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with new_folder(path) as partial:
+                adapter.write(partial)
         return path
 
     def keep_only(self, path: Path) -> None:

@@ -235,6 +235,18 @@ def test_a_saved_one_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert recall(served, range(50, 60)) == recall(whole, range(50, 60))
 
 
+def test_maps_of_another_embedders_vectors_are_refused_though_the_dimension_fits(tmp_path: Path) -> None:
+    agent = make_agent(reranker := LinearReranker(lr=1e-2), plain=True, m=3)
+    reranker.update(rollouts_of(agent, range(4), "train-0"))
+    reranker.embedder = "another"
+    save_components(component_learners(agent), tmp_path)
+    begun = make_agent(LinearReranker(path=str(tmp_path / "reranker")), plain=True, m=3)
+    with pytest.raises(
+        BadInput, match=r"reranker\.pt: .* of embedder 'another', the bank's are of '.*'; use"
+    ):
+        rollouts_of(begun, [0], "eval")
+
+
 def test_online_it_learns_from_what_its_answers_cite_and_else_it_does_not() -> None:
     for online in (False, True):
         reranker = LinearReranker(online=online)

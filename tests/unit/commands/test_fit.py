@@ -6,7 +6,8 @@ import pytest
 
 from memfactory import assets
 from memfactory.cli.main import run
-from memfactory.commands.fit import GIB, Gpus, advice, estimate, parse_gpus
+from memfactory.commands.fit import GIB, Gpus, estimate, parse_gpus
+from memfactory.commands.fit_advice import advice
 from memfactory.core.errors import BadInput
 from memfactory.learners.memory_estimate import LearnerLayout, adapter_parameters, learner_memory
 from memfactory.models.architecture import KNOWN, ModelShape, find_shape

@@ -311,5 +311,7 @@ def test_what_only_adapters_can_have_is_refused_without_them() -> None:
     assert load_recipe("memagent", lora, command="train").schema.sampler["adapter_sync"] is True
     assert "leave one of the two out" in mistake("memagent", *lora, "learner.quantization=nf4")
     assert "learner.quantization needs adapters" in mistake("memagent", "learner.quantization=nf4")
-    server = mistake("memagent", "sampler=vllm_server", "sampler.adapter_sync=true")
-    assert "sampler 'vllm_server' has no such key, 'vllm' has" in server
+    server = load_recipe("memagent", ("sampler=vllm_server", *lora), command="train")
+    assert server.schema.sampler["adapter_sync"] is True
+    other = mistake("memagent", "sampler=hf", *lora)
+    assert "sampler 'hf' has no such key, 'vllm' has" in other

@@ -25,6 +25,8 @@ class FakeVllm:
         self.resets = 0
         self.answered: list[tuple[int, ...]] = []
         self.fault: str | None = None
+        self.adapters: dict[str, dict[str, Any]] = {}
+        self.asked_for: list[str | None] = []
         self.facts: dict[str, Any] = {
             "vocabulary": 100,
             "max_model_len": 64,
@@ -54,6 +56,9 @@ class FakeVllm:
             def _reply(self, code: int, value: Any) -> None:
                 data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
                 self.send_response(code)
+                # As vLLM's: a word of success is no JSON, and need not say what it is.
+                if not isinstance(value, str):
+                    self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -80,6 +85,9 @@ class FakeVllm:
             return (500 if self.fault == "sick" else 200), {}
         if path == "/weight_info":
             return 200, {"weight_version": self.weights}
+        if path == "/v1/models":
+            cards = [{"id": name, "parent": "base"} for name in self.adapters]
+            return 200, {"data": [{"id": "base", "parent": None}, *cards]}
         return 404, {"detail": "Not Found"}
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -95,6 +103,18 @@ class FakeVllm:
                 tensors.update(load_file(file))
             self.loaded.append(tensors)
             return 200, {"results": [{"tensors": len(tensors)}]}
+        if path == "/v1/load_lora_adapter" and self.facts.get("adapter_rank"):
+            from safetensors.torch import load_file
+
+            if body["lora_name"] in self.adapters:
+                return 400, {"error": {"message": "has already been loaded"}}
+            self.adapters[body["lora_name"]] = load_file(
+                Path(body["lora_path"]) / "adapter_model.safetensors"
+            )
+            return 200, "Success"
+        if path == "/v1/unload_lora_adapter":
+            found = self.adapters.pop(body["lora_name"], None)
+            return (200 if found else 404), "Success"
         if path == "/reset_prefix_cache":
             self.resets += 1
             return 200, {"success": self.fault != "cache"}
@@ -114,6 +134,9 @@ class FakeVllm:
             return 200, {"choices": []}
         if self.fault == "cut":
             return 0, None
+        if body.get("model") is not None and body["model"] not in self.adapters:
+            return 404, {"error": {"message": "The model does not exist."}}
+        self.asked_for.append(body.get("model"))
         time.sleep(self.seconds)
         draw = body["sampling_params"]["extra_args"]["draw"]
         ids = tokens(body["token_ids"], draw[3], body["sampling_params"]["max_tokens"])
