@@ -149,7 +149,10 @@ class VllmServerSampler:
             threads = max(1, len(os.sched_getaffinity(0)) // (servers + 1))
             for number in range(servers):
                 environment = serve_environment(
-                    transfer=transfer, threads=threads, devices=devices[number] if devices else None
+                    transfer=transfer,
+                    threads=threads,
+                    devices=devices[number] if devices else None,
+                    one_worker_on_cpu=tensor_parallel_size == 1 and not _on_gpu(),
                 )
                 where = cores[number] if cores else None
                 processes.append(ServerProcess(number, arguments, environment, self._own_folder, where))
