@@ -74,6 +74,13 @@ class Ended:
         return [line for line in self.err.splitlines() if line.strip()]
 
 
+def fork_server() -> multiprocessing.context.ForkServerContext:
+    """Makes processes that have loaded what every run imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.integration.launching_preload"])
+    return context
+
+
 class Launch:
     """A run that has been started."""
 
@@ -84,9 +91,7 @@ class Launch:
         number = len(list(folder.glob("*.out")))
         self.out, self.err = folder / f"{number}.out", folder / f"{number}.err"
         self.out.touch()
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.integration.launching_preload"])
-        self.process = context.Process(
+        self.process = fork_server().Process(
             target=_child, args=(list(argv), str(self.out), str(self.err), strike, full_disk)
         )
         self.process.start()

@@ -1,4 +1,4 @@
-"""Ranks as spawned processes: run one function on each, let it write what the test reads."""
+"""Ranks as processes: run one function on each, let it write what the test reads."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import Any
 
 import torch
 
+from tests.integration.launching import fork_server
+
 
 def on_ranks(world: int, work: Callable[..., None], *arguments: Any) -> None:
     """Call `work(ranks, *arguments)` in `world` new processes and wait; what one of them raises is raised here."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, args=(world, port, work, arguments), nprocs=world)  # type: ignore[no-untyped-call]
+    fork_server()
+    torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call]
+        _rank, args=(world, port, work, arguments), nprocs=world, start_method="forkserver"
+    )
 
 
 def _rank(rank: int, world: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

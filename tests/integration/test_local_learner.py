@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput, DiskError, UserError
 from memfactory.core.types import Row
 from memfactory.learners.local import LocalLearner
+from tests.integration.launching import fork_server
 
 from ..unit.learners.models import plain_logprobs, random_model, random_rows
 
@@ -211,7 +211,7 @@ def test_two_and_two_steps_are_four_bit_for_bit_in_a_fresh_process(tmp_path, kin
     torch.rand(7)  # whatever else draws from torch's generator must not matter
     _run(SETTINGS[kind], None, 0, 2, tmp_path / "two")
     arguments = (SETTINGS[kind], tmp_path / "two", 2, 4, tmp_path / "both")
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=arguments)
+    process = fork_server().Process(target=_run, args=arguments)
     process.start()
     process.join()
     assert process.exitcode == 0

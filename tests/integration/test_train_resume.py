@@ -178,9 +178,6 @@ def test_with_vllm_from_a_trained_folder_killed_and_the_same(
 ) -> None:
     """`final/` of one run loads in transformers, and in vLLM as the start of the next, which is killed."""
     pytest.importorskip("vllm")
-    import subprocess
-    import sys
-
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     first = tmp_path / "first"
@@ -196,33 +193,18 @@ def test_with_vllm_from_a_trained_folder_killed_and_the_same(
         "trainer.save_every=1",
     ]
 
-    def start(name: str, kill_at: int | None) -> int:
-        command = [
-            sys.executable,
-            "-m",
-            "memfactory",
-            "train",
-            str(recipe),
-            "-o",
-            str(tmp_path / name),
-            *options,
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        metrics = tmp_path / name / "metrics.jsonl"
-        while process.poll() is None:
-            try:
-                process.wait(timeout=0.02)
-            except subprocess.TimeoutExpired:
-                if kill_at and metrics.exists() and len(metrics.read_text().splitlines()) >= kill_at:
-                    process.kill()
-        _, error = process.communicate()
-        assert "Traceback" not in error, error
-        return process.returncode
+    def start(name: str, strike: Strike | None = None) -> int | None:
+        ended = launch(
+            ["train", str(recipe), "-o", str(tmp_path / name), *options], tmp_path / "log" / name, strike
+        )
+        assert "Traceback" not in ended.err, ended.err
+        return ended.code
 
+    strike = Strike("metrics", "step-1", after=True)
     with ThreadPoolExecutor() as pool:  # two engines start in the time of one
-        assert list(pool.map(start, ("whole", "killed"), (None, 1))) == [0, -9]
+        assert list(pool.map(start, ("whole", "killed"), (None, strike))) == [0, -9]
     assert not (tmp_path / "killed" / "final").exists()
-    assert start("killed", None) == 0
+    assert start("killed") == 0
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
     parity = [
         json.loads(line)["sync/parity_max"]
