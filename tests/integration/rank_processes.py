@@ -17,7 +17,7 @@ def on_ranks(world: int, work: Callable[..., None], *arguments: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    fork_server()
+    fork_server()  # says what it is to load, before its first process
     torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call]
         _rank, args=(world, port, work, arguments), nprocs=world, start_method="forkserver"
     )

@@ -188,18 +188,19 @@ class VllmClient:
         self._rpc("memfactory_load", [folder], seconds)
 
     def load_adapter(self, name: str, folder: str, seconds: float) -> None:
-        """Let the server load the adapter in a folder, and forget those of this sampler that it had before.
+        """Let the server load the adapter in a folder, and forget those of this run that it had before.
 
-        `name` must be new: vLLM never reads an adapter again whose name it knows. Raises `ServiceError`.
+        `name` (run, `-`, version) must be new: vLLM never reads an adapter again whose name it knows. Raises
+        `ServiceError`.
         """
-        self._post("v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, seconds)
-        for before in self._adapters():
-            if before != name:
-                self._post("v1/unload_lora_adapter", {"lora_name": before})
-
-    def _adapters(self) -> list[str]:
-        cards = self._request("GET", "v1/models").get("data", [])
-        return [str(card["id"]) for card in cards if card.get("parent") is not None]
+        run = name.partition("-")[0]
+        flags = f"{FLAGS}, and {ADAPTER_FLAGS}"
+        loaded = {"lora_name": name, "lora_path": folder}
+        self._reply("POST", "v1/load_lora_adapter", loaded, seconds, flags)  # the reply is a word, not JSON
+        for card in self._request("GET", "v1/models").get("data", []):
+            before = str(card["id"])
+            if before.startswith(f"{run}-") and before != name:
+                self._reply("POST", "v1/unload_lora_adapter", {"lora_name": before}, flags=flags)
 
     def repack(self, seconds: float) -> None:
         """Let all workers do what a change of weights asks for afterwards. Raises `ServiceError`."""
@@ -239,6 +240,17 @@ class VllmClient:
         return self._request("POST", path, body, seconds)
 
     def _request(self, method: str, path: str, body: Any = None, seconds: float = 60.0) -> dict[str, Any]:
+        reply = self._reply(method, path, body, seconds)
+        try:
+            value = reply.json() if reply.content else {}
+        except ValueError as error:
+            raise ServiceError(f"{self.url}/{path} answered with what is not JSON") from error
+        return value if isinstance(value, dict) else {}
+
+    def _reply(
+        self, method: str, path: str, body: Any = None, seconds: float = 60.0, flags: str = FLAGS
+    ) -> Any:
+        """A successful answer. Raises `BadInput`, naming `flags`, when the server has no such endpoint."""
         import httpx
 
         try:
@@ -248,16 +260,10 @@ class VllmClient:
         except httpx.HTTPError as error:
             raise ServiceError(f"{self.url}/{path} failed: {_words(error)}") from error
         if reply.status_code == 404:
-            raise BadInput(f"{self.url} has no /{path}; start it with: {FLAGS}")
+            raise BadInput(f"{self.url} has no /{path}; start it with: {flags}")
         if reply.status_code != 200:
             raise ServiceError(f"{self.url}/{path} answered {reply.status_code}: {_detail(reply)}")
-        if not reply.headers.get("content-type", "").startswith("application/json"):
-            return {}  # nothing, or a word of success
-        try:
-            value = reply.json() if reply.content else {}
-        except ValueError as error:
-            raise ServiceError(f"{self.url}/{path} answered with what is not JSON") from error
-        return value if isinstance(value, dict) else {}
+        return reply
 
 
 def _detail(reply: Any) -> str:

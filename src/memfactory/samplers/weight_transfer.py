@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from memfactory.core.errors import BadInput, ServiceError
-from memfactory.core.files import disk_errors, new_folder
+from memfactory.core.files import new_folder
 from memfactory.core.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -37,20 +37,16 @@ class WeightFolder:
         from safetensors.torch import save_file
 
         path = self._folder / f"policy-{version}"
-        with disk_errors(path):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with new_folder(path) as partial:
-                for number, chunk in enumerate(chunks(_on(tensors, "cpu", getattr(torch, self._dtype)))):
-                    save_file(dict(chunk), partial / f"model-{number:05d}.safetensors")
+        with new_folder(path) as partial:
+            for number, chunk in enumerate(chunks(_on(tensors, "cpu", getattr(torch, self._dtype)))):
+                save_file(dict(chunk), partial / f"model-{number:05d}.safetensors")
         return path
 
     def write_adapter(self, adapter: AdapterFiles, version: str) -> Path:
         """Write adapters alone, as peft does. Raises `DiskError`."""
         path = self._folder / f"adapter-{version}"
-        with disk_errors(path):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with new_folder(path) as partial:
-                adapter.write(partial)
+        with new_folder(path) as partial:
+            adapter.write(partial)
         return path
 
     def keep_only(self, path: Path) -> None:

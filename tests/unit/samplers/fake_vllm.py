@@ -56,9 +56,6 @@ class FakeVllm:
             def _reply(self, code: int, value: Any) -> None:
                 data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
                 self.send_response(code)
-                # As vLLM's: a word of success is no JSON, and need not say what it is.
-                if not isinstance(value, str):
-                    self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memfactory.core.errors import BadInput
+from memfactory.core.errors import BadInput, DiskError
 from memfactory.learners.adapters import Adapter
 from memfactory.samplers.base import figures_of, takes_adapters
 from memfactory.samplers.vllm_server import VllmServerConfig, VllmServerSampler
@@ -78,6 +78,20 @@ def test_a_restarted_server_gets_the_current_adapter_before_it_counts(
     assert figures_of(sampler)["servers/recoveries"] == 1
 
 
+def test_adapters_of_others_stay_and_a_server_without_the_endpoint_is_told_what_it_needs(
+    fakes: list[FakeVllm], sampler: VllmServerSampler
+) -> None:
+    for fake in fakes:
+        fake.adapters["somebodys"] = {}
+    for version in (1, 2):
+        sampler.load_adapter(adapter(float(version)), version)
+    assert all(set(fake.adapters) == {"somebodys", fake.weights} for fake in fakes)
+    for fake in fakes:
+        fake.facts["adapter_rank"] = 0
+    with pytest.raises(BadInput, match=r"no /v1/load_lora_adapter; start it with: .*RUNTIME_LORA_UPDATING=1"):
+        sampler.load_adapter(adapter(3.0), 3)
+
+
 def test_without_a_rank_weights_are_sent(fakes: list[FakeVllm]) -> None:
     sampler = sampler_on([fakes[0].url], adapter_sync=True)
     assert not takes_adapters(sampler)
@@ -112,7 +126,6 @@ def test_a_full_disk_is_one_line(fakes: list[FakeVllm], tmp_path: Path) -> None:
     sampler = sampler_on(
         [fakes[0].url], adapter_sync=True, lora_rank=4, weights_dir=str(tmp_path / "file" / "below")
     )
-    with pytest.raises(Exception, match=str(tmp_path)) as caught:
+    with pytest.raises(DiskError, match=str(tmp_path)):
         sampler.load_adapter(adapter(1.0), 1)
-    assert type(caught.value).__name__ == "DiskError"
     sampler.close()
