@@ -1,6 +1,17 @@
-"""Texts for people: what is too long to be read whole."""
+"""Texts as they are kept and shown: one form of Unicode, and what is too long to be read whole."""
 
 from __future__ import annotations
+
+import unicodedata
+
+
+def nfc(text: str) -> str:
+    """The text in Unicode's composed form (NFC), in which a letter and its accent are one character.
+
+    Keyboards, files and models write `é` in one character or in two; here they become the same text. Never raises:
+    broken surrogates stay as they are. Source: Unicode Standard Annex 15.
+    """
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
 def cut(text: str, longest: int) -> str:
