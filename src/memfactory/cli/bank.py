@@ -88,3 +88,19 @@ def import_(
     chosen = make_embedder(embedder) if embedder is not None else None
     read = import_bank(source, path, embedder=chosen, renumber=renumber)
     typer.echo(f"{path}: {read} memories added")
+
+
+@app.command("repair")
+def repair(
+    path: Bank,
+    embedder: Annotated[
+        str | None,
+        typer.Option("--embedder", metavar="NAME", help="Whose its vectors are, where the bank cannot tell."),
+    ] = None,
+) -> None:
+    """Make a lost or damaged bank.json anew, and go back to the newest state that can be read. Deletes nothing."""
+    from memfactory.memory.repair import repair_bank
+
+    done = repair_bank(path, embedder)
+    for line in done or ["nothing to repair"]:
+        typer.echo(f"{path}: {line}")

@@ -1,29 +1,45 @@
 """The memory bank on disk, in a LanceDB table: survives a kill at any moment, one writer, many readers.
 
-A folder holds `bank.json` (layout version, embedder, dimension), `writer.lock` and the table. Every change, or
-every transaction, is one commit of the table: one atomic rename, so a bank is as it was before or after it.
+Every change, or every transaction, is one commit of the table: one atomic rename, so a bank is as it was before or
+after it. `bank_folder` says what else is in its folder, `repair` what can be done for a damaged one.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from memfactory.core.errors import BadInput, UserError
-from memfactory.core.files import disk_errors, write_json
+from memfactory.core.files import disk_errors
+from memfactory.memory.bank_folder import (
+    HALF,
+    INFO,
+    TABLE_FOLDER,
+    VERSION,
+    BankInfo,
+    WriterLock,
+    being_written,
+    check_folder,
+    is_bank,
+    lost_info,
+    read_info,
+    write_info,
+)
 from memfactory.memory.item import MemoryItem
 from memfactory.memory.lance_rows import (
     GONE,
+    OWN_NOTE,
     PROBES,
     TABLE,
     Snapshot,
     lance_errors,
+    own_note,
+    read_own_note,
     read_state,
     schema,
     to_table,
@@ -32,8 +48,8 @@ from memfactory.memory.layered import LayeredBank
 from memfactory.memory.layered_reader import BankState, TextIndexOnce
 from memfactory.memory.layers import Layer, compacted, merged
 
-FORMAT, VERSION = "memfactory-memory-bank", 1
-_INFO, _LOCK = "bank.json", "writer.lock"
+__all__ = ["VERSION", "LanceBank", "is_bank", "making_bank"]
+
 #: Committed changes kept in memory above the base: in all, and of items that the base holds too.
 _KEPT, _KEPT_BELOW = 2000, 16
 _PARTS = 8  # of an index over 100 000 memories, before it is made anew
@@ -65,30 +81,32 @@ class LanceBank(LayeredBank):
         self.mode = mode
         self._compact_every = compact_every
         self._index_from = index_from
-        self._lock: int | None = None
+        self._lock: WriterLock | None = None
         if mode == "read" or self.path.exists():
-            _check_folder(self.path)
+            check_folder(self.path)
         if not is_bank(self.path) and (mode == "read" or embedder is None or dim is None):
+            if not being_written(self.path):
+                _refuse_lost_table(self.path)
             raise BadInput(f"{self.path}: no memory bank here yet, and no embedder was named to make one for")
         if mode == "write":
-            self._take_lock()
+            self._lock = WriterLock(self.path)
+        #: Whether the bank was made by this object, and nothing was put into it yet.
+        self.new = False
         try:
             if not is_bank(self.path):
                 self._create(embedder or "", dim or 0)
-            info = _read_info(self.path)
-            super().__init__(info["embedder"], info["dim"])
+            info = read_info(self.path)
+            super().__init__(info.embedder, info.dim)
+            with lance_errors(str(self.path)):
+                self._database, self._table = _open_table(self.path)
+                fragments = self._table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]
+            self._commits = int(fragments)
+            self.refresh()
             if embedder is not None or dim is not None:
                 self.require_embedder(embedder or self.embedder, dim or self.dim, str(self.path))
-            with lance_errors(str(self.path)):
-                lancedb = _import_lancedb()
-                self._database = lancedb.connect(str(self.path))
-                self._table = self._database.open_table(TABLE)
-                fragments = self._table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]
         except BaseException:
             self.close()
             raise
-        self._commits = int(fragments)
-        self.refresh()
 
     @property
     def indexed(self) -> bool:
@@ -100,6 +118,7 @@ class LanceBank(LayeredBank):
         with lance_errors(str(self.path)):
             self._table.checkout_latest()
             length, last, meta, self._gone = read_state(self._table)
+            self._check_table(meta.pop(OWN_NOTE, None))
             indexed = any("embedding" in config.columns for config in self._table.list_indices())
         next_number = max(last + 1, int(meta.pop(_NEXT, "1")))
         base = self._snapshot(next_number - 1, indexed)
@@ -144,35 +163,40 @@ class LanceBank(LayeredBank):
     def close(self) -> None:
         """Let another process write. What was committed is on disk already."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release(abandon=not is_bank(self.path))
             self._lock = None
 
-    def _create(self, embedder: str, dim: int) -> None:
-        lancedb = _import_lancedb()
-        # `bank.json` comes last: a folder without it was never finished, and is made anew.
-        shutil.rmtree(self.path / f"{TABLE}.lance", ignore_errors=True)
-        with lance_errors(str(self.path)):
-            lancedb.connect(str(self.path)).create_table(TABLE, schema=schema(dim))
-        info = {"format": FORMAT, "version": VERSION, "embedder": embedder, "dim": dim}
-        write_json(self.path / _INFO, info)
+    def discard(self) -> None:
+        """Close, and leave nothing of a bank that is `new`: a name that was mistyped becomes no bank."""
+        if self.new and self._lock is not None:
+            with disk_errors(self.path, option="--bank"):
+                (self.path / INFO).unlink()
+                shutil.rmtree(self.path / TABLE_FOLDER)
+        self.close()
 
-    def _take_lock(self) -> None:
-        with disk_errors(self.path, option="--bank"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
-        except OSError:
-            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            os.close(descriptor)
+    def _create(self, embedder: str, dim: int) -> None:
+        """Make the table, then `bank.json`. A table that holds nothing was begun by a process that was killed."""
+        _refuse_lost_table(self.path)
+        shutil.rmtree(self.path / TABLE_FOLDER, ignore_errors=True)
+        info = BankInfo(embedder, dim)
+        with lance_errors(str(self.path)):
+            rows = to_table({}, {OWN_NOTE: own_note(info)}, 0, dim)
+            connect(self.path).create_table(TABLE, data=rows, schema=schema(dim), on_bad_vectors="null")
+        write_info(self.path, info)
+        self.new = True
+
+    def _check_table(self, note: str | None) -> None:
+        """Raise `BadInput` unless the table is the one that `bank.json` describes."""
+        mine = BankInfo(self.embedder, self.dim)
+        said = read_own_note(note)
+        dim = self._table.schema.field("embedding").type.list_size
+        if (said or mine) != mine or dim != self.dim:
             raise BadInput(
-                f"{self.path}: process {owner} is writing to this memory bank; wait for it to end, or use a "
-                "bank of your own"
-            ) from None
-        self._lock = descriptor
-        with disk_errors(self.path, option="--bank"):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                f"{self.path / INFO}: names embedder '{self.embedder}' (dimension {self.dim}), and the table is of "
+                f"'{said.embedder if said else 'another'}' (dimension {dim}); memfactory bank repair {self.path} makes "
+                "it anew"
+            )
+        self._noted = said is not None
 
     def _writable(self) -> None:
         if self.mode == "read":
@@ -185,6 +209,9 @@ class LanceBank(LayeredBank):
         notes = {key: text for key, text in self._meta.items() if self._committed.meta.get(key) != text}
         if not pending.changes and not notes:
             return
+        self.new = False
+        if not self._noted:  # a bank from before the table had it
+            notes[OWN_NOTE] = own_note(BankInfo(self.embedder, self.dim))
         try:
             with lance_errors(str(self.path)):
                 rows = to_table(pending.changes, notes, self._next_number - 1, self.dim)
@@ -196,6 +223,7 @@ class LanceBank(LayeredBank):
         except BaseException:
             self._restore(self._committed)
             raise
+        self._noted = True
         self._gone += sum(1 for item in pending.changes.values() if item is None)
         self._commits += 1
         self._settle(pending)
@@ -243,46 +271,68 @@ class LanceBank(LayeredBank):
         self._table.create_index("embedding", config=config)
 
 
-def _import_lancedb() -> Any:
-    """LanceDB, without its warnings about empty parts of an index; what the user has set stays."""
+@contextmanager
+def making_bank(path: Path, embedder: str, dim: int) -> Iterator[LanceBank]:
+    """A new bank to fill, which is at `path` when the block ends well, and nowhere when it fails or is killed.
+
+    Nobody else can write there meanwhile. Raises `BadInput` when there is a bank already, or one is being made.
+    """
+    if path.exists():
+        check_folder(path)
+    lock = WriterLock(path)
+    half = path / HALF
+    try:
+        if is_bank(path):
+            raise BadInput(
+                f"{path}: another process has just made this memory bank; run the same command again"
+            )
+        _refuse_lost_table(path)
+        with disk_errors(path, option="bank"):
+            shutil.rmtree(path / TABLE_FOLDER, ignore_errors=True)
+            shutil.rmtree(half, ignore_errors=True)
+            try:
+                with LanceBank(half, embedder=embedder, dim=dim, compact_every=10**9) as bank:
+                    yield bank
+                os.rename(half / TABLE_FOLDER, path / TABLE_FOLDER)
+                os.rename(half / INFO, path / INFO)
+            finally:
+                shutil.rmtree(half, ignore_errors=True)
+    finally:
+        lock.release(abandon=not is_bank(path))
+
+
+def connect(path: Path) -> Any:
+    """LanceDB's database in a bank's folder, without its warnings about empty parts of an index.
+
+    What the user has set for them stays.
+    """
     os.environ.setdefault("LANCEDB_LOG", "error")
     os.environ.setdefault("LANCE_LOG", "error")
     import lancedb
 
-    return lancedb
+    return lancedb.connect(str(path))
 
 
-def is_bank(path: str | Path) -> bool:
-    """Whether a folder holds a memory bank."""
-    return (Path(path).expanduser() / _INFO).is_file()
-
-
-def _check_folder(path: Path) -> None:
-    """Raise `BadInput` unless a folder is a bank, or could become one."""
-    if not path.exists():
-        raise BadInput(f"{path}: no such memory bank")
-    if not path.is_dir():
-        raise BadInput(f"{path}: is a file; a memory bank is a folder")
-    strangers = {entry.name for entry in path.iterdir()} - {_LOCK, f"{TABLE}.lance", f"{_INFO}.partial"}
-    if _INFO not in strangers and strangers:
-        raise BadInput(f"{path}: this folder holds other things and no {_INFO}; it is no memory bank")
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    file = path / _INFO
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-        kind, version = info["format"], info["version"]
-        sound = kind == FORMAT and isinstance(version, int)
-    except (OSError, ValueError, KeyError, TypeError):
-        sound = False
-    if not sound:
-        raise BadInput(f"{file}: is not a memory bank's description; import the last export into a new bank")
-    if version > VERSION:
+def _open_table(path: Path) -> tuple[Any, Any]:
+    if not (path / TABLE_FOLDER).is_dir():
         raise BadInput(
-            f"{path}: this memory bank has layout version {version}, and this memfactory reads up to {VERSION}; "
-            "install a newer memfactory"
+            f"{path}: {INFO} is there, and its memories ({TABLE_FOLDER}) are missing; copy them back from where you "
+            "keep copies, or import the last export into a new bank"
         )
-    if not isinstance(info.get("embedder"), str) or not isinstance(info.get("dim"), int):
-        raise BadInput(f"{file}: names no embedder and dimension; import the last export into a new bank")
-    return dict(info)
+    database = connect(path)
+    return database, database.open_table(TABLE)
+
+
+def _refuse_lost_table(path: Path) -> None:
+    """Raise `BadInput` when there is a table that holds something, and no `bank.json`."""
+    folder = path / TABLE_FOLDER
+    if not folder.exists():
+        return
+    if not any((folder / "data").glob("*")):
+        return  # no row was ever written
+    try:
+        rows = connect(path).open_table(TABLE).search().select(["row"]).to_arrow()["row"].to_pylist()
+    except (RuntimeError, OSError, ValueError, KeyError):
+        raise lost_info(path, None) from None
+    if rows not in ([], [f"meta/{OWN_NOTE}"]):
+        raise lost_info(path, len(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,12 +11,15 @@ from typing import Any
 import numpy
 
 from memfactory.core.errors import DiskError, UserError
+from memfactory.memory.bank_folder import BankInfo
 from memfactory.memory.item import Hit, MemoryItem
 from memfactory.memory.vectors import SLACK, exact_scores
 
 TABLE = "items"
 #: Of a row: a memory, a deleted one (its number stays taken), or a note of the bank.
 ITEM, GONE, META = "item", "gone", "meta"
+#: The note that says what `bank.json` says, so that this can be made anew.
+OWN_NOTE = "memfactory:bank"
 _TEXTS = (
     "id",
     "text",
@@ -44,6 +48,20 @@ def schema(dim: int) -> Any:
         + [pa.field(name, pa.list_(pa.string())) for name in ("tags", "sources")]
         + [pa.field("number", pa.int64(), nullable=False), pa.field("embedding", pa.list_(pa.float32(), dim))]
     )
+
+
+def own_note(info: BankInfo) -> str:
+    """The text of `OWN_NOTE`."""
+    return json.dumps({"embedder": info.embedder, "dim": info.dim})
+
+
+def read_own_note(text: str | None) -> BankInfo | None:
+    """What the note says; None where there is none that can be read, as in banks from before it."""
+    try:
+        value = json.loads(text or "")
+        return BankInfo(str(value["embedder"]), int(value["dim"]))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def to_table(changes: Mapping[str, MemoryItem | None], meta: Mapping[str, str], number: int, dim: int) -> Any:
@@ -102,7 +120,15 @@ def lance_errors(path: str) -> Iterator[None]:
     """Turn what LanceDB raises about files into one line that names the bank."""
     try:
         yield
-    except (RuntimeError, OSError, ValueError) as error:
+    except UserError:
+        raise
+    except BaseException as error:
+        # Damaged files can also make the library panic, which is no `Exception` on this side.
+        if (
+            not isinstance(error, RuntimeError | OSError | ValueError)
+            and type(error).__name__ != "PanicException"
+        ):
+            raise
         text = str(error)
         line = " ".join(text.split())[:200]
         if "No space left" in text or "os error 28" in text or "Disk quota" in text:
@@ -112,8 +138,8 @@ def lance_errors(path: str) -> Iterator[None]:
         if "Permission denied" in text or "os error 13" in text:
             raise DiskError(f"{path}: no permission to read or write this memory bank") from error
         raise UserError(
-            f"{path}: this memory bank's files cannot be read or written ({line}); if they are damaged, "
-            "import the last export into a new bank"
+            f"{path}: this memory bank's files cannot be read or written ({line}); if they are damaged, memfactory "
+            f"bank repair {path} goes back to the newest state that is whole"
         ) from error
 
 

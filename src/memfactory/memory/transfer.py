@@ -18,11 +18,11 @@ from typing import Any
 import numpy
 
 from memfactory.core.errors import BadInput, did_you_mean
-from memfactory.core.files import disk_errors, new_folder
+from memfactory.core.files import disk_errors
 from memfactory.data.files import Record, Records, kind_of, open_records, require_text
 from memfactory.memory.batching import BatchingEmbedder
 from memfactory.memory.item import MemoryItem
-from memfactory.memory.lance import LanceBank, is_bank
+from memfactory.memory.lance import LanceBank, is_bank, making_bank
 from memfactory.memory.layered import LayeredBank
 from memfactory.memory.vectors import unit
 
@@ -84,22 +84,15 @@ def import_bank(
     if is_bank(path):
         with LanceBank(path, embedder=name, dim=dim) as bank, bank.transaction():
             return _insert(bank, items, renumber)
-    if Path(path).expanduser().exists():
-        raise BadInput(f"{path}: exists and is no memory bank; name another folder")
-    with new_folder(Path(path).expanduser()) as folder:
-        bank = LanceBank(folder / "bank", embedder=name, dim=dim, compact_every=10**9)
-        with bank:
-            count = 0
-            while page := list(islice(items, _AT_ONCE)):
-                with bank.transaction():
-                    count += _insert(bank, page, renumber)
+    with making_bank(Path(path).expanduser(), name, dim) as bank:
+        count = 0
+        while page := list(islice(items, _AT_ONCE)):
             with bank.transaction():
-                for key, value in header.meta:
-                    bank.set_meta(key, value)
-            bank.optimize()
-        for entry in (folder / "bank").iterdir():
-            entry.rename(folder / entry.name)
-        (folder / "bank").rmdir()
+                count += _insert(bank, page, renumber)
+        with bank.transaction():
+            for key, value in header.meta:
+                bank.set_meta(key, value)
+        bank.optimize()
     return count
 
 

@@ -132,7 +132,8 @@ def test_into_a_bank_that_is_there(path: str, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="is writing to this memory bank"):
             import_bank(str(file), path, embedder=EMBEDDER, renumber=True)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(BadInput, match="exists and is no memory bank"):
+    (tmp_path / "folder" / "thesis.tex").touch()
+    with pytest.raises(BadInput, match="it is no memory bank"):
         import_bank(str(file), str(tmp_path / "folder"), embedder=EMBEDDER)
 
 
