@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.chat import ChatModel
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
@@ -19,7 +20,7 @@ from memfactory.rewards.rubric import Rubric
 class NotesConfig:
     """`note_tokens` bounds one note. The prompts are `prompts.note` and `prompts.empty_memory`."""
 
-    note_tokens: int = 32
+    note_tokens: AtLeastOne = 32
 
 
 @register("module", "notes", config=NotesConfig)

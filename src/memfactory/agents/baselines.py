@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy
 
 from memfactory.agents.evidence import text_of
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.chat import ChatModel, Models
 from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
@@ -37,26 +38,16 @@ class BaselineRoles:
 class BaselineConfig:
     """`answer_tokens` bounds the reply, in tokens of the model that answers."""
 
-    answer_tokens: int = 1024
+    answer_tokens: AtLeastOne = 1024
     roles: BaselineRoles = BaselineRoles()
-
-    def __post_init__(self) -> None:
-        if self.answer_tokens < 1:
-            raise ValueError("answer_tokens must be at least 1")
 
 
 @dataclass(frozen=True)
 class RetrievalConfig(BaselineConfig):
     """The text is cut into chunks of `chunk_tokens`; the `top_k` best are read, in the order of the text."""
 
-    chunk_tokens: int = 256
-    top_k: int = 16
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("chunk_tokens", "top_k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+    chunk_tokens: AtLeastOne = 256
+    top_k: AtLeastOne = 16
 
 
 @dataclass(frozen=True)

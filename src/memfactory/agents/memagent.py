@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from memfactory.agents.evidence import text_of
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.chat import ChatModel, Models
 from memfactory.core.errors import TaskError
 from memfactory.core.registry import component_field, register
@@ -32,20 +33,13 @@ class MemAgentRoles:
 class MemAgentConfig:
     """Lengths in tokens of the memory's model. `max_blocks` refuses longer texts (null: any length)."""
 
-    block_tokens: int = 5000
-    memory_tokens: int = 1024
-    answer_tokens: int = 1024
-    max_blocks: int | None = None
+    block_tokens: AtLeastOne = 5000
+    memory_tokens: AtLeastOne = 1024
+    answer_tokens: AtLeastOne = 1024
+    max_blocks: AtLeastOne | None = None
     roles: MemAgentRoles = MemAgentRoles()
     memory: dict = component_field("module", "rewrite")
     answerer: dict = component_field("module", "direct")
-
-    def __post_init__(self) -> None:
-        for name in ("block_tokens", "memory_tokens", "answer_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        if self.max_blocks is not None and self.max_blocks < 1:
-            raise ValueError("max_blocks must be at least 1, or null")
 
 
 @register("agent", "memagent", config=MemAgentConfig, source="MemAgent, arXiv 2507.02259")

@@ -14,6 +14,7 @@ from typing import Any
 
 from memfactory.agents.bank_reader import BankReader
 from memfactory.agents.base import Answer, Reading
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.chat import Models
 from memfactory.core.registry import component_field, register
 from memfactory.core.types import Outcome, Task
@@ -48,24 +49,17 @@ class MemoryR1Config:
     speakers, takes `top_k`.
     """
 
-    extractor_tokens: int = 1024
-    manager_tokens: int = 1024
-    answer_tokens: int = 1024
-    related: int = 5
-    top_k: int = 60
-    per_speaker_top_k: int | None = None
+    extractor_tokens: AtLeastOne = 1024
+    manager_tokens: AtLeastOne = 1024
+    answer_tokens: AtLeastOne = 1024
+    related: AtLeastOne = 5
+    top_k: AtLeastOne = 60
+    per_speaker_top_k: AtLeastOne | None = None
     roles: Roles = Roles()
     extractor: dict = component_field("module", "facts")
     manager: dict = component_field("module", "manager")
     retriever: dict = component_field("module", "bank")
     answerer: dict = component_field("module", "distilling")
-
-    def __post_init__(self) -> None:
-        for name in ("extractor_tokens", "manager_tokens", "answer_tokens", "related", "top_k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        if self.per_speaker_top_k is not None and self.per_speaker_top_k < 1:
-            raise ValueError("per_speaker_top_k must be at least 1, or null")
 
 
 @dataclass

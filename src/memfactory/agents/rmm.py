@@ -17,6 +17,7 @@ from typing import Any
 from memfactory.agents.bank_reader import BankReader
 from memfactory.agents.base import Answer, Reading
 from memfactory.agents.components import ComponentLearner
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.chat import Models
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import component_field, register
@@ -47,12 +48,12 @@ class RmmRoles:
 class RmmConfig:
     """Limits of the replies in tokens; `top_k` memories are retrieved for a question, `top_m` of them are shown."""
 
-    reflector_tokens: int = 1024
-    merger_tokens: int = 512
-    reranker_tokens: int = 1024
-    answer_tokens: int = 1024
-    top_k: int = 20
-    top_m: int = 5
+    reflector_tokens: AtLeastOne = 1024
+    merger_tokens: AtLeastOne = 512
+    reranker_tokens: AtLeastOne = 1024
+    answer_tokens: AtLeastOne = 1024
+    top_k: AtLeastOne = 20
+    top_m: AtLeastOne = 5
     roles: RmmRoles = RmmRoles()
     reflector: dict = component_field("module", "topics")
     merger: dict = component_field("module", "merge")
@@ -61,16 +62,6 @@ class RmmConfig:
     answerer: dict = component_field("module", "citing")
 
     def __post_init__(self) -> None:
-        for name in (
-            "reflector_tokens",
-            "merger_tokens",
-            "reranker_tokens",
-            "answer_tokens",
-            "top_k",
-            "top_m",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
         if self.top_m > self.top_k:
             raise ValueError("top_m must be at most top_k")
 

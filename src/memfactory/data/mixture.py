@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from memfactory.core.bounds import AtLeastOne, NotNegative, Seed
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.data.tasks import LazySequence
@@ -23,9 +24,9 @@ class MixtureConfig:
     parts: dict[str, dict[str, Any]] = field(
         default_factory=dict, metadata={"component": "data", "each": True}
     )
-    shares: dict[str, float] = field(default_factory=dict)
-    size: int | None = None
-    seed: int = 0
+    shares: dict[str, NotNegative] = field(default_factory=dict)
+    size: AtLeastOne | None = None
+    seed: Seed = 0
 
 
 @register("data", "mixture", config=MixtureConfig)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from memfactory.core.bounds import AtLeastOne, Count, Seed, Share, Some, SomeOrNone
 from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data import mixture, traces
@@ -45,14 +47,14 @@ class FactsConfig:
     section_tokens` tokens of the tiny tokenizer.
     """
 
-    split: str = "train"
-    size: int = 100_000
-    seed: int = 0
-    offset: int = 0
-    sections: int = 3
-    section_tokens: int = 40
-    facts_per_section: int = 4
-    two_fact_share: float = 0.3
+    split: Literal["train", "heldout"] = "train"
+    size: AtLeastOne = 100_000
+    seed: Seed = 0
+    offset: Count = 0
+    sections: Some = 3
+    section_tokens: Some = 40
+    facts_per_section: Some = 4
+    two_fact_share: Share = 0.3
 
 
 @register("data", "facts", config=FactsConfig)
@@ -92,15 +94,15 @@ class DialoguesConfig:
     `remembered`, the form of the memories that `temporal_pairs` and `frozen_banks` begin with, is sentence or words.
     """
 
-    split: str = "train"
-    size: int = 100_000
-    seed: int = 0
-    offset: int = 0
-    sessions: int = 4
-    facts_per_session: int = 2
-    small_talk: int = 2
-    question: str = "any"
-    remembered: str = "sentence"
+    split: Literal["train", "heldout"] = "train"
+    size: AtLeastOne = 100_000
+    seed: Seed = 0
+    offset: Count = 0
+    sessions: Some = 4
+    facts_per_session: SomeOrNone = 2
+    small_talk: SomeOrNone = 2
+    question: Literal["any", "value", "count", "when"] = "any"
+    remembered: Literal["sentence", "words"] = "sentence"
 
 
 @register("data", "dialogues", config=DialoguesConfig)

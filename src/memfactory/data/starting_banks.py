@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import component_field, register
 from memfactory.core.types import Task
@@ -41,11 +42,7 @@ class FrozenBanksConfig:
 class TemporalPairsConfig(FrozenBanksConfig):
     """Fields of `temporal_pairs`: those of `frozen_banks`, and how many sessions a rollout reads (`window`)."""
 
-    window: int = 1
-
-    def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ValueError("window must be at least 1; for no session at all there is frozen_banks")
+    window: AtLeastOne = 1
 
 
 @register("data", "temporal_pairs", config=TemporalPairsConfig, source="Memory-R1, arXiv 2508.19828")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
+from memfactory.core.bounds import AtLeastOne, Count, Seed
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Task
 from memfactory.data.files import Record, Records, open_records
@@ -27,9 +28,9 @@ class FileConfig:
     """
 
     path: str
-    limit: int | None = None
-    offset: int = 0
-    shuffle_seed: int | None = None
+    limit: AtLeastOne | None = None
+    offset: Count = 0
+    shuffle_seed: Seed | None = None
 
 
 class LazySequence(Sequence[T], Generic[T]):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from memfactory.core.bounds import AtLeastOne, Count, Seed, Share, Some
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Message
@@ -62,22 +63,22 @@ class FactsTracesConfig:
     most pairs.
     """
 
-    phase: str
-    size: int = 100_000
-    seed: int = 0
-    offset: int = 0
-    names: int | None = None
-    values: int | None = None
-    pairs: tuple[int, int] = (2, 6)
-    recitals: int | None = None
-    echo: float = 0.0
-    section_tokens: int = 40
-    facts_per_section: int = 4
-    two_fact_share: float = 0.3
-    recite_share: float = 0.3
-    answer_share: float = 0.2
-    habit: float = 0.65
-    surplus: float = 0.05
+    phase: Literal["pairs", "recite", "read", "habits"]
+    size: AtLeastOne = 100_000
+    seed: Seed = 0
+    offset: Count = 0
+    names: AtLeastOne | None = None
+    values: AtLeastOne | None = None
+    pairs: tuple[Some, Some] = (2, 6)
+    recitals: AtLeastOne | None = None
+    echo: Share = 0.0
+    section_tokens: Some = 40
+    facts_per_section: Some = 4
+    two_fact_share: Share = 0.3
+    recite_share: Share = 0.3
+    answer_share: Share = 0.2
+    habit: Share = 0.65
+    surplus: Share = 0.05
 
 
 @register("data", "facts_traces", config=FactsTracesConfig)
@@ -135,22 +136,22 @@ def facts_traces(
 class DialogueTracesConfig:
     """Fields of `dialogue_traces`, described at `memfactory.data.synthetic.dialogue_traces.make_trace`.
 
-    `phase` is read or habits; `size` traces, from number `offset` on.
+    `phase` is lookup, read or habits; `size` traces, from number `offset` on.
     """
 
-    phase: str
-    size: int = 100_000
-    seed: int = 0
-    offset: int = 0
-    sessions: int = 7
-    related: int = 3
-    top_k: int = 8
-    extractor_share: float = 0.25
-    answerer_share: float = 0.3
-    stale: float = 0.25
-    habit: float = 0.8
-    most_facts: int = 3
-    question: str = "any"
+    phase: Literal["lookup", "read", "habits"]
+    size: AtLeastOne = 100_000
+    seed: Seed = 0
+    offset: Count = 0
+    sessions: Some = 7
+    related: AtLeastOne = 3
+    top_k: AtLeastOne = 8
+    extractor_share: Share = 0.25
+    answerer_share: Share = 0.3
+    stale: Share = 0.25
+    habit: Share = 0.8
+    most_facts: Some = 3
+    question: Literal["any", "value", "count", "when"] = "any"
 
 
 @register("data", "dialogue_traces", config=DialogueTracesConfig)

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from memfactory.core.errors import BadInput
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
-from memfactory.learners.local import LocalLearnerConfig
+from memfactory.learners.local import Attention, LocalLearnerConfig, Precision, Quantization, Schedule
 from memfactory.learners.policy import PolicyLearner
 
 if TYPE_CHECKING:
     import torch
+
+
+ZeroStage = Literal[0, 1, 2, 3]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class DeepSpeedLearnerConfig(LocalLearnerConfig):
     in. dtype bfloat16 trains bfloat16 weights with float32 master weights. device: auto is the GPU of the rank.
     """
 
-    zero_stage: int = 2
+    zero_stage: ZeroStage = 2
     offload_optimizer: bool = False
     offload_param: bool = False
     config_file: str | None = None
@@ -68,22 +71,22 @@ class DeepSpeedLearner(PolicyLearner):
         betas: Sequence[float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
-        schedule: str = "constant",
+        schedule: Schedule = "constant",
         min_lr_ratio: float = 0.0,
         clip_norm: float = 1.0,
         micro_batch_tokens: int = 8192,
         gradient_checkpointing: bool = False,
-        dtype: str = "float32",
+        dtype: Precision = "float32",
         device: str = "auto",
         lora_rank: int = 0,
         lora_alpha: int = 16,
         lora_dropout: float = 0.0,
         lora_targets: Sequence[str] = ("all-linear",),
-        quantization: str | None = None,
-        attention: str = "sdpa",
+        quantization: Quantization | None = None,
+        attention: Attention = "sdpa",
         packing: bool = False,
         liger: bool = False,
-        zero_stage: int = 2,
+        zero_stage: ZeroStage = 2,
         offload_optimizer: bool = False,
         offload_param: bool = False,
         config_file: str | None = None,

@@ -10,10 +10,11 @@ import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy
 
+from memfactory.core.bounds import Bounds, Positive
 from memfactory.core.chat import Models
 from memfactory.core.errors import BadInput
 from memfactory.core.files import write_bytes
@@ -43,17 +44,13 @@ class LinearRerankerConfig:
     and then draws there, too. `path` is a folder with a state to begin with: `runs/rmm/final/components/reranker`.
     """
 
-    tau: float = 0.5
-    lr: float = 1e-3
-    baseline: float = 0.5
+    tau: Positive = 0.5
+    lr: Annotated[float, Bounds(above=0, high=1000)] = 1e-3
+    baseline: Annotated[float, Bounds(-1, 1)] = 0.5
     credit: Literal["item", "set"] = "item"
     optimizer: Literal["adam", "sgd"] = "adam"
     online: bool = False
     path: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.tau <= 0 or self.lr <= 0:
-            raise ValueError("tau and lr must be more than 0")
 
 
 @register("module", "linear_reinforce", config=LinearRerankerConfig, source="RMM, arXiv 2503.08026")

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.core.bounds import AtLeastOne, Bounds, Count, Device, NotNegative, Share
+from memfactory.core.errors import BadInput
 from memfactory.core.ranks import ALONE
 from memfactory.core.registry import register
 from memfactory.learners.policy import PolicyLearner
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 #: Attention implementations of transformers that keep packed rows apart.
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Schedule = Literal["constant", "linear", "cosine"]
+Precision = Literal["float32", "bfloat16"]
+Quantization = Literal["nf4"]
 
 
 @dataclass(frozen=True)
@@ -39,40 +43,32 @@ class LocalLearnerConfig:
     gated layers (GPU, the extra `liger`). flash_attention_2: not run on a GPU.
     """
 
-    lr: float = 1e-6
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
-    schedule: str = "constant"
-    min_lr_ratio: float = 0.0
-    clip_norm: float = 1.0
-    micro_batch_tokens: int = 8192
+    lr: Annotated[float, Bounds(0, 1)] = 1e-6
+    betas: list[Annotated[float, Bounds(0, below=1)]] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: NotNegative = 0.0
+    warmup_steps: Count = 0
+    schedule: Schedule = "constant"
+    min_lr_ratio: Share = 0.0
+    clip_norm: NotNegative = 1.0
+    micro_batch_tokens: AtLeastOne = 8192
     gradient_checkpointing: bool = False
-    dtype: str = "float32"
-    device: str = "auto"
-    lora_rank: int = 0
-    lora_alpha: int = 16
-    lora_dropout: float = 0.0
+    dtype: Precision = "float32"
+    device: Device = "auto"
+    lora_rank: Annotated[int, Bounds(0, 65_536)] = 0
+    lora_alpha: AtLeastOne = 16
+    lora_dropout: Annotated[float, Bounds(0, below=1)] = 0.0
     lora_targets: list[str] = field(default_factory=lambda: ["all-linear"])
-    quantization: str | None = None
-    attention: str = "sdpa"
+    quantization: Quantization | None = None
+    attention: Attention = "sdpa"
     packing: bool = False
     liger: bool = False
 
     def __post_init__(self) -> None:
-        if self.quantization not in (None, "nf4"):
-            raise BadInput(
-                f"learner.quantization: unknown '{self.quantization}'{did_you_mean(self.quantization, ['nf4'])}; "
-                "known: nf4, null"
-            )
+        if len(self.betas) != 2:
+            raise ValueError(f"betas must be two numbers, not {len(self.betas)}")
         if self.quantization and not self.lora_rank:
             raise BadInput(
                 "learner.quantization needs adapters to train: set learner.lora_rank (or learner=local_lora)"
-            )
-        if self.attention not in ATTENTIONS:
-            raise BadInput(
-                f"learner.attention: unknown '{self.attention}'{did_you_mean(self.attention, ATTENTIONS)}; "
-                f"known: {', '.join(ATTENTIONS)}"
             )
 
 
@@ -101,19 +97,19 @@ class LocalLearner(PolicyLearner):
         betas: Sequence[float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
-        schedule: str = "constant",
+        schedule: Schedule = "constant",
         min_lr_ratio: float = 0.0,
         clip_norm: float = 1.0,
         micro_batch_tokens: int = 8192,
         gradient_checkpointing: bool = False,
-        dtype: str = "float32",
+        dtype: Precision = "float32",
         device: str = "auto",
         lora_rank: int = 0,
         lora_alpha: int = 16,
         lora_dropout: float = 0.0,
         lora_targets: Sequence[str] = ("all-linear",),
-        quantization: str | None = None,
-        attention: str = "sdpa",
+        quantization: Quantization | None = None,
+        attention: Attention = "sdpa",
         packing: bool = False,
         liger: bool = False,
     ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from memfactory.core.bounds import AtLeastOne, Count, Some, TorchDevice
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.memory.batching import BatchingEmbedder, Embedder
@@ -33,11 +34,11 @@ class SentenceTransformerConfig:
     """
 
     model: str = MINILM
-    device: str | None = None
-    batch_size: int = 64
+    device: TorchDevice | None = None
+    batch_size: AtLeastOne = 64
     query_prefix: str = ""
     memory_prefix: str = ""
-    cache_size: int = 100_000
+    cache_size: Count = 100_000
     cache_path: str | None = None
 
 
@@ -110,8 +111,8 @@ class SentenceTransformerEmbedder(BatchingEmbedder):
 class HashingConfig:
     """Fields of `hashing_for_tests`: the vectors' dimension, and the file of the cache between runs."""
 
-    dim: int = 64
-    cache_size: int = 100_000
+    dim: Some = 64
+    cache_size: Count = 100_000
     cache_path: str | None = None
 
 

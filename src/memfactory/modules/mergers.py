@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
 from memfactory.core.types import Message
@@ -60,11 +61,7 @@ class AddAlways:
 class MergeConfig:
     """`similar` is the number of most similar memories that the model chooses from; its prompt is `prompts.merge`."""
 
-    similar: int = 1
-
-    def __post_init__(self) -> None:
-        if self.similar < 1:
-            raise ValueError("similar must be at least 1")
+    similar: AtLeastOne = 1
 
 
 @register("module", "merge", config=MergeConfig, source="RMM, arXiv 2503.08026")

@@ -10,22 +10,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from memfactory.algorithms.objective import AdvantageMethod, Denominator, LossKind
+from memfactory.core.bounds import AtLeastOne, Bounds, Count, NotNegative, Seed, Share, TorchDevice
 from memfactory.core.registry import component_field
 from memfactory.evaluation.metrics import MetricName
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Limits of a number, for `Annotated` fields; both ends included, None is open."""
-
-    low: float | None = None
-    high: float | None = None
-
-
-AtLeastOne = Annotated[int, Bounds(1)]
-Count = Annotated[int, Bounds(0)]
-Share = Annotated[float, Bounds(0, 1)]
-NotNegative = Annotated[float, Bounds(0)]
 
 
 @dataclass(frozen=True)
@@ -132,7 +119,7 @@ class RewardConfig:
     """One named reward: a registered component, its weight, and the modules it pays (null: all)."""
 
     component: dict[str, Any] = field(metadata={"component": "reward", "inline": True})
-    weight: float = 1.0
+    weight: Annotated[float, Bounds(-1e6, 1e6)] = 1.0
     modules: tuple[str, ...] | None = None
 
 
@@ -178,7 +165,7 @@ class BertScoreConfig:
 
     model: str = "roberta-large"
     layers: AtLeastOne | None = None
-    device: str = "cpu"
+    device: TorchDevice = "cpu"
 
 
 @dataclass(frozen=True)
@@ -217,7 +204,7 @@ class RecipeSchema:
     output_dir: str
     model: ModelConfig
     stage: Literal["rl", "sft"] = "rl"
-    seed: Count = 0
+    seed: Seed = 0
     plugins: tuple[str, ...] = ()
     sampler: dict[str, Any] = component_field("sampler", "vllm")
     sampling: SamplingConfig = SamplingConfig()

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
 from memfactory.core import registry
+from memfactory.core.bounds import Bounds, Form
 from memfactory.core.errors import BadInput, did_you_mean
-from memfactory.recipe.schema import Bounds
 from memfactory.recipe.values import (
     MISSING,
     SCALARS,
     Invalid,
-    check_bounds,
+    check_any,
+    check_declared,
     check_literal,
     check_scalar,
     join,
@@ -43,15 +44,15 @@ class Validator:
             base, *extras = typing.get_args(hint)
             found = self.value(value, base, key)
             for extra in extras:
-                if isinstance(extra, Bounds):
-                    check_bounds(found, extra, key)
+                if isinstance(extra, Bounds | Form):
+                    check_declared(found, extra, key)
             return found
         if origin in (Union, types.UnionType):
             return self._union(value, typing.get_args(hint), key)
         if origin is Literal:
             return check_literal(value, typing.get_args(hint), key)
         if hint is Any or hint is object:
-            return value
+            return check_any(value, key)
         if dataclasses.is_dataclass(hint):
             return self.dataclass(value, typing.cast(type, hint), key)
         if hint in SCALARS:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memfactory.core.bounds import Bounds, Form
 from memfactory.core.errors import did_you_mean
-from memfactory.recipe.schema import Bounds
 
 #: What stands in YAML where a value must still be given.
 MISSING = "???"
@@ -63,7 +63,7 @@ def check_scalar(value: Any, hint: type, key: str) -> Any:
     elif hint is int:
         fits = isinstance(value, int) and not isinstance(value, bool)
     elif hint is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
     elif hint is types.NoneType:
         fits = value is None
     else:
@@ -71,6 +71,8 @@ def check_scalar(value: Any, hint: type, key: str) -> Any:
     if not fits:
         quotes = " (put it in quotes to make it text)" if hint is str and _is_scalar(value) else ""
         raise Invalid(key, f"expected {SCALARS[hint]}, got {show(value)}{quotes}")
+    if hint is float and not _is_finite(value):
+        raise Invalid(key, f"expected a finite number, got {show(value)}")
     return value if hint in (bool, types.NoneType) else hint(value)
 
 
@@ -84,19 +86,41 @@ def check_literal(value: Any, options: Sequence[Any], key: str) -> Any:
     raise Invalid(key, f"expected one of {known}, got {show(value)}{hint}")
 
 
-def check_bounds(value: Any, bounds: Bounds, key: str) -> None:
-    """Refuse a number outside its bounds."""
-    if isinstance(value, int | float):
-        if bounds.low is not None and value < bounds.low:
-            raise Invalid(key, f"must be at least {bounds.low}, got {show(value)}")
-        if bounds.high is not None and value > bounds.high:
-            raise Invalid(key, f"must be at most {bounds.high}, got {show(value)}")
+def check_declared(value: Any, declared: Bounds | Form, key: str) -> None:
+    """Refuse a number outside its bounds, and a text without its form."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(declared, Bounds):
+        problem = declared.problem(value) if number else None
+    else:
+        problem = declared.problem(value) if isinstance(value, str) else None
+    if problem is not None:
+        raise Invalid(key, f"{problem}, got {show(value)}")
+
+
+def check_any(value: Any, key: str) -> Any:
+    """Refuse numbers that are none, however deep in a value of any type."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Invalid(key, f"expected a finite number, got {show(value)}")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            check_any(inner, join(key, name))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            check_any(inner, f"{key}[{number}]")
+    return value
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Like `did_you_mean`, but what the word begins, such as ppo_clip for ppo, comes first."""
     begun = [name for name in known if word and name.startswith(word)]
     return did_you_mean(begun[0], begun) if begun else did_you_mean(word, known)
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def _is_scalar(value: Any) -> bool:
@@ -111,5 +135,7 @@ def show(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, Mapping):
         return "a mapping"
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a number of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.registry import register
 from memfactory.core.types import Rollout
 from memfactory.metrics import locomo, qa
@@ -23,7 +24,7 @@ class AnswerReward:
     """
 
     boxed: bool = True
-    tail: int = DEFAULT_TAIL
+    tail: AtLeastOne = DEFAULT_TAIL
 
     metric: ClassVar[Metric]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Rollout
@@ -21,11 +22,7 @@ class EvidenceConfig:
     """
 
     of: Literal["retrieved", "reranked", "cited"] = "reranked"
-    top: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.top is not None and self.top < 1:
-            raise ValueError("top must be at least 1, or null")
+    top: AtLeastOne | None = None
 
 
 @register("reward", "evidence", config=EvidenceConfig, source="LongMemEval, arXiv 2410.10813")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.registry import register
 from memfactory.core.types import Rollout
 from memfactory.metrics.boxed import DEFAULT_TAIL, last_boxed
@@ -14,7 +15,7 @@ from memfactory.metrics.boxed import DEFAULT_TAIL, last_boxed
 class Boxed:
     r"""1 if the final reply has a closed \boxed{} near its end, else 0."""
 
-    tail: int = DEFAULT_TAIL
+    tail: AtLeastOne = DEFAULT_TAIL
 
     async def __call__(self, rollout: Rollout) -> float | None:
         r"""1.0 if the last `tail` characters of the reply hold a closed `\boxed{}`, else 0.0."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memfactory.core.bounds import AtLeastOne, Retries, Seconds
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.files import disk_errors
 from memfactory.core.registry import register
@@ -46,10 +47,10 @@ class JudgeConfig:
     wrong: str = "WRONG"
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    max_tokens: int = 256
-    max_concurrency: int = 16
-    timeout_s: float = 60.0
-    max_retries: int = 5
+    max_tokens: AtLeastOne = 256
+    max_concurrency: AtLeastOne = 16
+    timeout_s: Seconds = 60.0
+    max_retries: Retries = 5
     cache: str | None = None
 
     def __post_init__(self) -> None:
@@ -58,10 +59,6 @@ class JudgeConfig:
                 raise ValueError(f"prompt does not contain {{{name}}}")
         if not self.right or not self.wrong or self.right.casefold() == self.wrong.casefold():
             raise ValueError("right and wrong must be two different words")
-        if self.max_tokens < 1 or self.max_concurrency < 1 or self.timeout_s <= 0 or self.max_retries < 0:
-            raise ValueError(
-                "max_tokens, max_concurrency and timeout_s must be positive, max_retries not negative"
-            )
 
 
 @register(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
 from memfactory.core.types import Rollout
@@ -44,11 +45,7 @@ class ModuleFormat:
 class OpErrorsConfig:
     """`worst` errors, or more, are the full penalty."""
 
-    worst: int = 4
-
-    def __post_init__(self) -> None:
-        if self.worst < 1:
-            raise ValueError("worst must be at least 1")
+    worst: AtLeastOne = 4
 
 
 @register("reward", "op_errors", config=OpErrorsConfig)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memfactory.core.bounds import AtLeastOne, TorchDevice
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, FinishReason, SamplingRequest
@@ -28,9 +29,9 @@ class HfConfig:
     completions included. `device` None takes the GPU if there is one.
     """
 
-    max_num_seqs: int = 64
-    max_batch_tokens: int = 65536
-    device: str | None = None
+    max_num_seqs: AtLeastOne = 64
+    max_batch_tokens: AtLeastOne = 65536
+    device: TorchDevice | None = None
 
 
 @register("sampler", "hf", config=HfConfig)

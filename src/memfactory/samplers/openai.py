@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memfactory.core.bounds import AtLeastOne, Retries, Seconds
 from memfactory.core.errors import BadInput, TaskError
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, FinishReason, SamplingRequest
@@ -31,11 +32,11 @@ class OpenAIConfig:
     base_url: str = "http://localhost:8000/v1"
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    max_concurrency: int = 16
-    timeout_s: float = 120.0
-    max_retries: int = 5
+    max_concurrency: AtLeastOne = 16
+    timeout_s: Seconds = 120.0
+    max_retries: Retries = 5
     token_ids: bool = False
-    context: int | None = None
+    context: AtLeastOne | None = None
 
 
 @register("sampler", "openai", config=OpenAIConfig)

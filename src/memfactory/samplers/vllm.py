@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memfactory.core.bounds import AtLeastOne, PartOfGpu, Positive
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
@@ -36,17 +37,25 @@ class VllmConfig:
     `adapter_sync`: under LoRA each sync hands over the adapters alone, and the engine adds them to its own weights.
     """
 
-    kv_cache_gb: float = field(default=1.0, metadata=SHARED)
-    gpu_memory_utilization: float = field(default=0.5, metadata=SHARED)
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int | None = None
+    kv_cache_gb: Positive = field(default=1.0, metadata=SHARED)
+    gpu_memory_utilization: PartOfGpu = field(default=0.5, metadata=SHARED)
+    max_num_seqs: AtLeastOne = 256
+    max_num_batched_tokens: AtLeastOne | None = None
     enforce_eager: bool | None = None
     prefix_caching: bool = True
     chunked_prefill: bool | None = None
-    tensor_parallel_size: int = 1
+    tensor_parallel_size: AtLeastOne = 1
     async_scheduling: bool = False
     sleep: bool = False
     adapter_sync: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tensor_parallel_size > 1:
+            across = self.tensor_parallel_size
+            raise ValueError(
+                f"tensor_parallel_size {across} needs engines in processes of their own: sampler=vllm_server "
+                f"sampler.servers=1 sampler.tensor_parallel_size={across}"
+            )
 
 
 @register("sampler", "vllm", config=VllmConfig)

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from memfactory.core.bounds import AtLeastOne, Bounds, PartOfGpu, Positive, Seconds
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
@@ -44,35 +45,33 @@ class VllmServerConfig:
     """
 
     urls: tuple[str, ...] = ()
-    servers: int = 0
+    servers: Annotated[int, Bounds(0, 1024)] = 0
     devices: tuple[str, ...] = ()
     cores: tuple[str, ...] = ()
     transfer: Transfer = "folder"
     weights_dir: str | None = None
     master_address: str | None = None
-    timeout_s: float = 600.0
-    wait_s: float = 600.0
+    timeout_s: Seconds = 600.0
+    wait_s: Seconds = 600.0
     api_key_env: str = "VLLM_API_KEY"
     server_args: tuple[str, ...] = ()
     adapter_sync: bool = False
-    kv_cache_gb: float = field(default=1.0, metadata=SHARED)
-    gpu_memory_utilization: float = field(default=0.9, metadata=SHARED)
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int | None = None
+    kv_cache_gb: Positive = field(default=1.0, metadata=SHARED)
+    gpu_memory_utilization: PartOfGpu = field(default=0.9, metadata=SHARED)
+    max_num_seqs: AtLeastOne = 256
+    max_num_batched_tokens: AtLeastOne | None = None
     enforce_eager: bool | None = None
     prefix_caching: bool = True
-    tensor_parallel_size: int = 1
+    tensor_parallel_size: Annotated[int, Bounds(1, 1024)] = 1
 
     def __post_init__(self) -> None:
-        if self.servers < 0 or bool(self.urls) == bool(self.servers):
+        if bool(self.urls) == bool(self.servers):
             raise ValueError("give either urls of running servers, or servers (a number) to start")
         for name, given in (("devices", self.devices), ("cores", self.cores)):
             if given and len(given) != self.servers:
                 raise ValueError(f"{name} has {len(given)} entries for {self.servers} servers; one for each")
         if self.adapter_sync and self.transfer != "folder":
             raise ValueError("adapter_sync goes through a folder; leave transfer out")
-        if self.timeout_s <= 0 or self.wait_s <= 0:
-            raise ValueError("timeout_s and wait_s must be positive")
 
 
 @register("sampler", "vllm_server", config=VllmServerConfig)

@@ -133,5 +133,5 @@ def test_recipes_take_a_baseline_in_place_of_the_agent(name: str, model: str) ->
 
 
 def test_lengths_below_one_are_refused() -> None:
-    with pytest.raises(BadInput, match="top_k must be at least 1"):
+    with pytest.raises(BadInput, match=r"agent\.top_k: must be at least 1"):
         load_recipe("memagent", ["agent=rag_bm25", "prompts=baselines", "agent.top_k=0"])

@@ -82,5 +82,3 @@ def test_flash_attention_needs_a_gpu_bfloat16_and_its_package(monkeypatch: pytes
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadInput, match="flash-attn"):
         require_packages(config, GPU)
-    with pytest.raises(BadInput, match=r"learner\.attention: unknown 'flash'"):
-        LocalLearnerConfig(attention="flash")

@@ -57,7 +57,7 @@ def test_defaults_are_filled_in_and_values_get_their_types() -> None:
         ({"title": 3}, "title", "text"),
         ({"rate": "fast"}, "rate", "a number"),
         ({"rate": True}, "rate", "a number"),
-        ({"rate": float("nan")}, "rate", "a number"),
+        ({"rate": float("nan")}, "rate", "a finite number"),
         ({"rate": None}, "rate", "null"),
         ({"on": "yes"}, "on", "true or false"),
         ({"mode": "slwo"}, "mode", "did you mean 'slow'"),

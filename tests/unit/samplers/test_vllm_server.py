@@ -239,12 +239,10 @@ def test_an_attempt_has_a_time_limit(fakes: list[FakeVllm]) -> None:
         {},
         {"urls": ("http://a",), "servers": 1},
         {"servers": 2, "cores": ("0",)},
-        {"servers": -1},
-        {"servers": 1, "wait_s": 0.0},
     ],
 )
 def test_settings_that_cannot_work_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"urls|entries|positive"):
+    with pytest.raises(ValueError, match=r"urls|entries"):
         VllmServerConfig(**fields)
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
@@ -74,7 +75,7 @@ class LocomoConfig(FileConfig):
     `form: text` gives agents that read texts the whole conversation as one.
     """
 
-    split: str = "all"
+    split: Literal["train", "validation", "test", "all"] = "all"
     form: Form = "dialogue"
 
 

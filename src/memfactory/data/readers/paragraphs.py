@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memfactory.core.bounds import AtLeastOne
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Task
 from memfactory.data.tasks import FileConfig
@@ -43,7 +44,7 @@ class ParagraphsConfig(FileConfig):
     `paragraphs` keeps so many of each question: the gold and the first others.
     """
 
-    paragraphs: int | None = None
+    paragraphs: AtLeastOne | None = None
 
 
 def as_task(example: Example, benchmark: str, paragraphs: int | None, where: str) -> Task:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from memfactory.core.bounds import AtLeastOne, Seed, TextTokens
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
 from memfactory.core.types import Task
@@ -55,9 +56,9 @@ class BabiLongConfig:
     """
 
     task: TaskName = "qa1"
-    length: int = 4096
-    size: int = 100
-    seed: int = 0
+    length: TextTokens = 4096
+    size: AtLeastOne = 100
+    seed: Seed = 0
     haystack: str | None = None
     tokenizer: str | None = None
 

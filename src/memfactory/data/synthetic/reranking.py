@@ -15,7 +15,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from memfactory.core.bounds import AtLeastOne, Count, Seed, Some, SomeOrNone
 from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data.dialogue import Dialogue, Session, Turn
@@ -57,13 +59,13 @@ class RerankingConfig:
     and do not answer it.
     """
 
-    split: str = "train"
-    size: int = 100_000
-    seed: int = 0
-    offset: int = 0
-    sessions: int = 3
-    turns_per_session: int = 4
-    asides: int = 3
+    split: Literal["train", "heldout"] = "train"
+    size: AtLeastOne = 100_000
+    seed: Seed = 0
+    offset: Count = 0
+    sessions: Some = 3
+    turns_per_session: Some = 4
+    asides: SomeOrNone = 3
 
 
 @register("data", "reranking", config=RerankingConfig)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memfactory.core.bounds import AtLeastOne, Count, Seed, Share, Some, SomeOrNone
 from memfactory.core.registry import register
 from memfactory.data.synthetic.reranking import make_scene
 from memfactory.data.traces import Trace, generated, parse_trace
@@ -30,12 +31,12 @@ _FIRST = "[1, 2]"
 class RerankingTracesConfig:
     """Fields of `reranking_traces`, described at `memfactory.data.synthetic.reranking_traces.make_rerank_trace`."""
 
-    size: int = 100_000
-    seed: int = 0
-    offset: int = 0
-    habit: float = 0.65
-    candidates: tuple[int, int] = (6, 12)
-    asides: tuple[int, int] = (1, 3)
+    size: AtLeastOne = 100_000
+    seed: Seed = 0
+    offset: Count = 0
+    habit: Share = 0.65
+    candidates: tuple[Some, Some] = (6, 12)
+    asides: tuple[SomeOrNone, SomeOrNone] = (1, 3)
 
 
 @register("data", "reranking_traces", config=RerankingTracesConfig)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from memfactory.core.bounds import Bounds
 from memfactory.core.registry import register
 from memfactory.training.trackers.base import TrackedRun, require_package
 
@@ -15,7 +16,7 @@ class TensorBoardConfig:
     """Events go to `<run folder>/<folder>`; they are written out at least every `flush_seconds`."""
 
     folder: str = "tensorboard"
-    flush_seconds: int = 30
+    flush_seconds: Annotated[int, Bounds(1, 86_400)] = 30
 
 
 @register("tracker", "tensorboard", config=TensorBoardConfig)
