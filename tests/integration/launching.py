@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +44,7 @@ PRELOAD = (
 
 @dataclass(frozen=True)
 class Strike:
-    """Send `number` to the run at the `nth` event of kind `at` whose name ends in `name`.
+    """Send `number` to the run at the `nth` event of kind `at` whose name ends in `name` (`*`: whatever is there).
 
     Kinds: `replace` (a file or folder gets its final name; the name is that path), `fsync` (the name is
     the file's path), `rmtree`, `metrics` (a line is logged; the name is `step-N`), `half-line` (the same,
@@ -107,7 +108,7 @@ class Launch:
 
 
 def launch(argv: Sequence[str], folder: Path, strike: Strike | None = None, *, full_disk: str = "") -> Ended:
-    """Run `memfactory <argv>` to its end. Writes below a path that contains `full_disk` fail with ENOSPC."""
+    """Run `memfactory <argv>` to its end. Writes below a path that matches `*full_disk*` fail with ENOSPC."""
     return Launch(argv, folder, strike, full_disk).end()
 
 
@@ -165,7 +166,7 @@ def _arm(strike: Strike) -> None:
 
     def event(kind: str, name: str, action: Callable[[], Any]) -> Any:
         nonlocal seen
-        if kind != strike.at or not name.endswith(strike.name):
+        if kind != strike.at or not fnmatchcase(name, f"*{strike.name}"):
             return action()
         seen += 1
         if seen != strike.nth:
@@ -202,14 +203,14 @@ def _arm(strike: Strike) -> None:
 
 
 def _fill(where: str) -> None:
-    """Files whose path contains `where` cannot be made durable: what a full disk looks like."""
+    """Files whose path matches `*where*` cannot be made durable: what a full disk looks like."""
     import errno
 
     fsync = os.fsync
 
     def full(descriptor: int) -> None:
         path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if where in path:
+        if fnmatchcase(path, f"*{where}*"):
             raise OSError(errno.ENOSPC, "No space left on device", path)
         fsync(descriptor)
 

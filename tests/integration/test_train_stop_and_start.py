@@ -179,8 +179,8 @@ def test_what_does_not_change_the_result_may_change(
 
 FRESH = [
     None,
-    Strike("rmtree", "checkpoints.old.partial", nth=2),
-    Strike("rmtree", "final.old.partial", nth=2),
+    Strike("rmtree", "checkpoints.*.partial"),
+    Strike("rmtree", "final.*.partial"),
     Strike("replace", "/recipe.yaml"),
 ]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from memfactory.core.errors import BadInput, DiskError
+from memfactory.core.files import new_file
+from memfactory.core.partials import remove_partials_of
 
 
 @contextmanager
@@ -19,19 +20,12 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
     Missing parent folders are made. Raises `DiskError` when writing fails (disk full, no permission).
     """
     target = Path(path).expanduser()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        remove_partials_of(target)
+        with new_file(target, option="--output") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
     except OSError as error:
         raise DiskError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:

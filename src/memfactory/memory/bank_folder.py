@@ -17,13 +17,14 @@ from typing import Any, TypeGuard
 
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.files import disk_errors, write_json
+from memfactory.core.partials import is_partial
 
 FORMAT, VERSION = "memfactory-memory-bank", 1
 INFO, LOCK, TABLE_FOLDER = "bank.json", "writer.lock", "items.lance"
 #: Where an import works until it is complete, and where `repair` puts what cannot be read.
 HALF, DAMAGED = "importing.partial", "damaged"
 _KEEPERS = ("pending.jsonl", "components")  # of an agent that serves from the bank
-_MINE = {INFO, f"{INFO}.partial", LOCK, TABLE_FOLDER, HALF, DAMAGED, *_KEEPERS}
+_MINE = {INFO, LOCK, TABLE_FOLDER, HALF, DAMAGED, *_KEEPERS}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def check_folder(path: Path) -> None:
     if (path / INFO).is_file():
         return
     try:
-        there = {entry.name for entry in path.iterdir()}
+        there = {entry.name for entry in path.iterdir() if not is_partial(entry.name)}
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); see to its permissions") from error
     if INFO in there:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 import numpy
 
 from memfactory.core.errors import BadInput, did_you_mean
-from memfactory.core.files import disk_errors
+from memfactory.core.files import new_file
+from memfactory.core.partials import remove_partials_of
 from memfactory.data.files import Record, Records, kind_of, open_records, require_text
 from memfactory.memory.batching import BatchingEmbedder
 from memfactory.memory.item import MemoryItem
@@ -45,25 +45,20 @@ class Header:
 def export_bank(bank: LayeredBank, path: str, *, embeddings: bool = True) -> int:
     """Write a bank's memories, in the order of adding; returns how many. The file appears when it is complete."""
     target = Path(path).expanduser()
-    temporary = target.with_name(target.name + ".partial")
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "meta": dict(bank.meta)}
     header |= {"embedder": bank.embedder, "dim": bank.dim} if embeddings else {"embedder": None}
     count = 0
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(json.dumps(header, ensure_ascii=False) + "\n")
-                for item in bank.items(embeddings=embeddings):
-                    file.write(json.dumps(_as_record(item, embeddings), ensure_ascii=False) + "\n")
-                    count += 1
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    remove_partials_of(target)
+    with new_file(target, option="--output") as file:
+        file.write(_line(header))
+        for item in bank.items(embeddings=embeddings):
+            file.write(_line(_as_record(item, embeddings)))
+            count += 1
     return count
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def import_bank(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from memfactory.core.compat import prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, DiskError, ServiceError, did_you_mean
+from memfactory.core.files import AlreadyThereError, new_folder
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -144,21 +143,13 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
 def _write_atomically(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder, then give it its name in one move; safe against a race."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise DiskError(f"cannot write to {folder.parent}: {error.strerror}; set MEMFACTORY_CACHE") from error
-    try:
-        write(draft)
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except OSError as error:
+        with new_folder(folder, option="MEMFACTORY_CACHE") as draft:
+            write(draft)
+    except AlreadyThereError:
         if not folder.is_dir():  # else another process was faster, with the same result
-            raise DiskError(
-                f"cannot write {folder}: {error.strerror or error}; set MEMFACTORY_CACHE"
-            ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise DiskError(f"cannot write {folder}: {error.strerror or error}; set MEMFACTORY_CACHE") from error
 
 
 def _from_hub(repository: str, with_code: bool) -> Path:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memfactory.core.bounds import AtLeastOne, Retries, Seconds
 from memfactory.core.errors import BadInput, ServiceError, TaskError
-from memfactory.core.files import disk_errors
+from memfactory.core.files import write_text
 from memfactory.core.registry import register
 from memfactory.core.types import Message, Rollout, Verdict
 from memfactory.metrics.boxed import last_boxed
@@ -160,12 +158,7 @@ class Judge:
     def _keep(self, key: str, reply: str) -> None:
         """Written beside and then renamed, under a name of its own: several processes may share the folder."""
         folder = self._folder / key[:2]
-        with disk_errors(self._folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=folder, suffix=".partial")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump({"judge": self.model, "reply": reply}, file)
-            os.replace(name, folder / f"{key}.json")
+        write_text(folder / f"{key}.json", json.dumps({"judge": self.model, "reply": reply}))
 
 
 def read_verdict(reply: str, right: str, wrong: str) -> float | None:

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from memfactory.core.errors import BadInput, UserError
+from memfactory.core.files import write_text
 
 _LAUNCHER = "MEMFACTORY_LAUNCHER"
 #: Seconds that the other ranks get to end after one has failed, before they are killed.
@@ -255,9 +256,7 @@ def _record(error: Exception, rank: int) -> dict[str, Any]:
     if path:
         extra = {"py_callstack": trace, "timestamp": str(int(time.time()))}
         text = json.dumps({"message": {"message": message, "extraInfo": extra}, "memfactory": record})
-        partial = Path(path + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_text(Path(path), text)
     return record
 
 

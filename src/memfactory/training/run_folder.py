@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from memfactory.core.errors import BadInput
-from memfactory.core.files import disk_errors, new_folder, remove_partial, write_text
+from memfactory.core.files import disk_errors, new_folder, write_text
+from memfactory.core.partials import is_partial, remove_folder, remove_partials
 
 _STEP = re.compile(r"step-(\d+)$")
 
@@ -35,8 +34,7 @@ class RunFolder:
         if not self.path.is_dir():
             return False
         return any(
-            path.name not in (".lock", "eval") and not path.name.endswith(".partial")
-            for path in self.path.iterdir()
+            path.name not in (".lock", "eval") and not is_partial(path.name) for path in self.path.iterdir()
         )
 
     def acquire(self) -> None:
@@ -58,7 +56,7 @@ class RunFolder:
                 f"{self.path}: another process is using this run folder; wait for it or choose --output-dir"
             ) from None
         for folder in (self.path, self.checkpoints_path, self.rollouts_path, self.path / "evaluation"):
-            remove_partial(folder)
+            remove_partials(folder)
 
     def release(self) -> None:
         """Close files and give the lock back."""
@@ -74,7 +72,7 @@ class RunFolder:
             *("tensorboard", "wandb", "swanlog"),
         ):
             if (self.path / name).exists():
-                _remove_folder(self.path / name)
+                remove_folder(self.path / name)
         # The recipe last: as long as it is there, a killed `clear` leaves a folder that is known as a run.
         for name in (
             "metrics.jsonl",
@@ -106,7 +104,7 @@ class RunFolder:
     def keep_last(self, count: int) -> None:
         """Delete all but the newest `count` checkpoints (renamed first, so a kill leaves no half one)."""
         for _, path in self.checkpoints()[:-count]:
-            _remove_folder(path)
+            remove_folder(path)
 
     def log_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl and hand it to the operating system."""
@@ -144,11 +142,3 @@ class RunFolder:
         """Write the sampled rollouts of a step, one JSON object a line."""
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         write_text(self.rollouts_path / f"step-{step}.jsonl", lines)
-
-
-def _remove_folder(path: Path) -> None:
-    """Delete a folder; renamed first, so that a kill leaves it whole or known as half."""
-    doomed = path.with_name(path.name + ".old.partial")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)

@@ -142,7 +142,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MEMFACTORY_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(source, "_smollm2_gguf", lambda: tmp_path / "x.gguf")
-    with pytest.raises(DiskError, match="set MEMFACTORY_CACHE"):
+    with pytest.raises(DiskError, match="MEMFACTORY_CACHE"):
         resolve_model("smollm2")
 
 

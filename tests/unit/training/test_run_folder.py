@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from memfactory.core.errors import BadInput
-from memfactory.core.files import new_folder, write_text
+from memfactory.core.files import write_text
 from memfactory.training.run_folder import RunFolder
 
 
@@ -49,19 +49,6 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
             pass
     run.keep_last(2)
     assert [step for step, _ in run.checkpoints()] == [9, 10]
-
-
-def test_replacing_a_folder_keeps_the_old_one_until_the_new_is_complete(tmp_path: Path) -> None:
-    path = tmp_path / "final"
-    with new_folder(path) as folder:
-        (folder / "a").write_text("old")
-    with pytest.raises(RuntimeError), new_folder(path) as folder:
-        raise RuntimeError
-    assert (path / "a").read_text() == "old"
-    with new_folder(path) as folder:
-        (folder / "b").write_text("new")
-    assert [p.name for p in path.iterdir()] == ["b"]
-    assert [p.name for p in tmp_path.iterdir()] == ["final"]
 
 
 def test_rewind_forgets_later_steps_and_half_a_line(tmp_path: Path) -> None:
