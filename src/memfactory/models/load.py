@@ -59,6 +59,7 @@ def load_policy(
     # What a model folder recommends for sampling is never used: parameters are explicit.
     if quantization is not None:
         _keep_gradients(model)
+        _check_unpacking(model, folder)
         return model.eval()  # type: ignore[no-any-return]
     return model.to(place).eval()
 
@@ -97,6 +98,34 @@ def _keep_gradients(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def _check_unpacking(model: Any, folder: Path) -> None:
+    """Refuse layers whose weights bitsandbytes packs but does not unpack to what was packed.
+
+    Its kernel for CPUs with AVX512 goes wrong, without an error, where a row is not whole blocks of 64: the model
+    would compute with weights that are a fifth of their size away from the checkpoint's. Tried on each width once.
+    """
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    widths: dict[tuple[int, torch.device], str] = {}
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            widths.setdefault((int(state.shape[-1]), module.weight.device), name)
+    for (width, place), name in widths.items():
+        numbers = torch.linspace(-1, 1, 8 * width, device=place).roll(width // 3).reshape(8, width)
+        unpacked = dequantize_4bit(*quantize_4bit(numbers, quant_type="nf4"))
+        if (unpacked - numbers).abs().max() > _COARSEST_STEP:
+            raise BadInput(
+                f"{folder}: learner.quantization: bitsandbytes unpacks rows of {width} weights wrongly on this CPU "
+                f"({name}; they are no multiple of 64): leave learner.quantization out, or use a GPU"
+            )
+
+
+#: Half of the widest gap between two values of NF4 (-1 and -0.696), for weights within [-1, 1], and rounding.
+_COARSEST_STEP = 0.16
 
 
 def _first_line(error: BaseException) -> str:
