@@ -22,6 +22,14 @@ def reply(text: object = "Paris", **choice: Any) -> dict[str, Any]:
     }
 
 
+def thinking(
+    thought: str, text: object, finish: str = "stop", field: str = "reasoning_content"
+) -> dict[str, Any]:
+    """A reply of a server that tells the thought apart."""
+    message = {"role": "assistant", "content": text, field: thought}
+    return reply(message=message, finish_reason=finish)
+
+
 class Server(ThreadingHTTPServer):
     """Answers chat requests from `script`: a status, a body, both, or a function of the request that gives one of them.
 

@@ -73,7 +73,7 @@ class NoMemory:
         messages = [Message("user", fill(self.template, question=task.question))]
         model = models[self.roles.answerer]
         call = await model.chat(messages, module="answer", max_tokens=self.answer_tokens)
-        return Outcome(reply=call.text)
+        return Outcome(reply=call.answer or "")
 
 
 class FromText(ABC):
@@ -91,7 +91,7 @@ class FromText(ABC):
         model = models[self.roles.answerer]
         messages = self.messages(task, await self.select(task, model))
         call = await model.chat(messages, module="answer", max_tokens=self.answer_tokens)
-        return Outcome(reply=call.text)
+        return Outcome(reply=call.answer or "")
 
     @abstractmethod
     async def select(self, task: Task, model: ChatModel) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from memfactory.core.replies import part
+
 FinishReason = Literal["stop", "length", "error"]
 
 
@@ -52,7 +54,8 @@ class SamplingParams:
 class SamplingRequest:
     """One prompt for a sampler. `seed` makes the draw repeatable; `label` is for error messages.
 
-    `messages` is the chat the ids were rendered from: servers that only take text need it.
+    `messages` is the chat the ids were rendered from, `template` the options that the chat template had: servers
+    that only take text need both.
     """
 
     prompt_ids: tuple[int, ...]
@@ -60,6 +63,7 @@ class SamplingRequest:
     seed: int
     messages: tuple[Message, ...] = ()
     label: str = ""
+    template: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Completion:
 
     `logprobs` are natural-log probabilities of `token_ids` under the sampling model at
     temperature 1 (one each; empty when the sampler cannot tell, and then not trainable).
-    An end-of-sequence token is in `token_ids` only if it was sampled.
+    An end-of-sequence token is in `token_ids` only if it was sampled. `text` is what a server said that tells no ids,
+    or not only ids; `reasoning` the thought before it, if the server tells that apart.
     """
 
     token_ids: tuple[int, ...]
@@ -76,12 +81,16 @@ class Completion:
     finish_reason: FinishReason
     text: str | None = None
     policy_version: int = 0
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
 class Call:
     """One model request an agent made, kept exactly as sampled.
 
+    `text` is the answer alone: what the model thought before it is left out (`core.replies`). A reply without an
+    answer, such as a thought that was cut off, has an empty `text`, and `problem` says in one line why. `raw` is the
+    whole reply with its thought, where that is more than `text`.
     `trainable` is true for calls of the policy; calls of frozen or remote roles are only recorded.
     """
 
@@ -95,6 +104,20 @@ class Call:
     policy_version: int
     trainable: bool
     prompt_text: str = ""
+    raw: str | None = None
+    problem: str = ""
+
+    @property
+    def answer(self) -> str | None:
+        """`text`, or None when the reply holds no answer."""
+        return (
+            None if self.problem else part(self.text).answer
+        )  # whoever made the call may have left a thought in
+
+    @property
+    def whole(self) -> str:
+        """The reply with its thought."""
+        return self.text if self.raw is None else self.raw
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from memfactory.core.replies import answer_in
 from memfactory.core.types import Rollout, Task, Verdict
 from memfactory.evaluation.metrics import METRICS, BatchMetric, metrics_for
 from memfactory.metrics.boxed import last_boxed
@@ -117,7 +118,7 @@ def finish(rollout: Rollout, *, trace: bool = False) -> Finished:
                 "module": call.module,
                 "role": call.role,
                 "prompt": call.prompt_text,
-                "text": call.text,
+                "text": call.whole,
                 "finish_reason": call.finish_reason,
             }
             for call in calls
@@ -139,7 +140,7 @@ def score(
     Metrics that score a whole set at once are left to `score_together`.
     """
     boxed = last_boxed(finished.reply)
-    answer = finished.reply if boxed is None else boxed
+    answer = answer_in(finished.reply) if boxed is None else boxed
     scores = {}
     for name in metrics_for(task, metrics):
         metric = METRICS[name].score

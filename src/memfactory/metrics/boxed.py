@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from memfactory.core.replies import answer_in
+
 #: Characters at a reply's end in which MemAgent (arXiv 2507.02259) looks for the answer.
 DEFAULT_TAIL = 300
 
@@ -20,6 +22,7 @@ def last_boxed(text: str, tail: int | None = DEFAULT_TAIL) -> str | None:
 
     - The answer is stripped of spaces. The opening `\boxed{` itself must begin within the tail; `tail=None`
       searches the whole text.
+    - Of a reply with a thought only the answer is looked at (`core.replies`); an unfinished thought gives None.
     - Spaces between `\boxed` and its brace are allowed; a `\boxed` without a brace is passed over.
     - Braces nest: `\boxed{\frac{1}{2}}` gives `\frac{1}{2}`. Of `\boxed{\boxed{x}}` the inner one is the
       last: `x`.
@@ -27,6 +30,7 @@ def last_boxed(text: str, tail: int | None = DEFAULT_TAIL) -> str | None:
       was closed.
     - An empty box gives the empty string, which is not None.
     """
+    text = answer_in(text)
     end = text if tail is None else text[max(0, len(text) - tail) :]
     start = -1
     for opening in _OPENING.finditer(end):

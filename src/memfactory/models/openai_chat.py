@@ -6,10 +6,13 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from memfactory.core.errors import ServiceError, TaskError
-from memfactory.core.types import Message
+from memfactory.core.replies import Reply, part
+from memfactory.core.types import FinishReason, Message
 
 T = TypeVar("T")
 
@@ -150,19 +153,65 @@ def lacks_key(base_url: str | None, api_key_env: str) -> bool:
     return not own and not os.environ.get(api_key_env)
 
 
-def reply_text(reply: Any) -> tuple[Any, str]:
-    """The first choice of a reply, and its text. Raises `BadReply` when there is none."""
+@dataclass(frozen=True)
+class Said:
+    """The first choice of a reply: its text, the thought if the server tells it apart, and how it ended."""
+
+    choice: Any
+    text: str
+    reasoning: str = ""
+    finish: FinishReason = "stop"
+
+    def parted(self) -> Reply:
+        """Its answer and its thought."""
+        return part(self.text, cut=self.finish != "stop", reasoning=self.reasoning)
+
+
+def read_choice(reply: Any) -> Said:
+    """What the first choice of a reply says. Raises `BadReply` when there is none.
+
+    Texts in parts are joined. A message without content (a refusal, or a thought that used up all tokens) says nothing,
+    and then it did not end as it should.
+    """
     try:
         choice = reply.choices[0]
-        text = choice.message.content
-        _ = choice.finish_reason
+        content, reason = choice.message.content, choice.finish_reason
     except (AttributeError, IndexError, TypeError):
         raise BadReply(f"no choices in {str(reply)[:80]!r}") from None
-    if text is None:
-        text = ""  # a refusal, or reasoning that used up all tokens
-    if not isinstance(text, str):
+    text, thought = _parts(content)
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        apart = getattr(choice.message, name, None)
+        if isinstance(apart, str) and apart.strip():
+            thought = apart
+            break
+    finish: FinishReason = reason if reason in ("stop", "length") else "error"
+    return Said(choice, text, thought, "error" if finish == "stop" and content is None else finish)
+
+
+def _parts(content: Any) -> tuple[str, str]:
+    """Text and thought of a message's content, which may be a list of parts."""
+    if content is None:
+        return "", ""
+    if isinstance(content, str):
+        return content, ""
+    if not isinstance(content, list):
         raise BadReply("the message's content is not a text")
-    return choice, text
+    said: dict[str, list[str]] = {"text": [], "thinking": []}
+    for piece in content:
+        kind = piece.get("type") if isinstance(piece, dict) else None
+        value = piece.get(kind) if kind in said else None
+        if isinstance(value, list):
+            value = _parts(value)[0]
+        if not isinstance(value, str):
+            raise BadReply("the message's content is not a text")
+        said[str(kind)].append(value)
+    return "".join(said["text"]), "".join(said["thinking"])
+
+
+def takes_template_options(base_url: str) -> bool:
+    """Whether a server may be sent `chat_template_kwargs`: the official API refuses fields that it does not know."""
+    host = (urlsplit(base_url).hostname or "").lower()
+    return host != "api.openai.com" and not host.endswith((".openai.com", ".openai.azure.com"))
 
 
 def first_line(error: object) -> str:

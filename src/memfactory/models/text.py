@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memfactory.core.errors import BadInput
+from memfactory.core.replies import is_marker, opens_thought
 from memfactory.core.types import Message
 
 if TYPE_CHECKING:
@@ -39,6 +41,14 @@ class Codec(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids without end-of-sequence and other special tokens; never raises."""
+        ...
+
+    def decode_reply(self, ids: Iterable[int]) -> str:
+        """`decode`, with those special tokens that tell a thought from an answer; never raises."""
+        ...
+
+    def opens_thought(self, messages: Sequence[Message], **template: Any) -> bool:
+        """Whether the rendered prompt ends inside a thought, so that the reply begins in it."""
         ...
 
     def count(self, text: str) -> int:
@@ -72,6 +82,7 @@ class TextCodec:
         )
         self._size = len(tokenizer)
         self._frames: dict[str, tuple[str, str] | None] = {}
+        self._opens: dict[tuple[tuple[str, ...], str], bool] = {}
         self._rendered: dict[tuple[tuple[Message, ...], str], tuple[int, ...]] = {}
 
     @classmethod
@@ -141,6 +152,38 @@ class TextCodec:
         """
         known = [int(i) for i in ids if 0 <= i < self._size and i not in self.eos_ids]
         return self._engine().decode(known, skip_special_tokens=True)
+
+    def decode_reply(self, ids: Iterable[int]) -> str:
+        """`decode`, with the special tokens that tell a thought from an answer in their places."""
+        sampled = list(ids)
+        markers = self._markers
+        if not markers or markers.keys().isdisjoint(sampled):
+            return self.decode(sampled)
+        pieces, begin = [], 0
+        for end, token in enumerate(sampled):
+            if token in markers:
+                pieces += [self.decode(sampled[begin:end]), markers[token]]
+                begin = end + 1
+        return "".join([*pieces, self.decode(sampled[begin:])])
+
+    @cached_property
+    def _markers(self) -> dict[int, str]:
+        """Special tokens that mark a thought: those which `decode` would drop."""
+        added = self._engine().get_added_tokens_decoder()
+        return {
+            number: token.content
+            for number, token in added.items()
+            if token.special and number not in self.eos_ids and is_marker(token.content)
+        }
+
+    def opens_thought(self, messages: Sequence[Message], **template: Any) -> bool:
+        """Whether what the chat template puts behind the last message ends inside a thought."""
+        roles = tuple(message.role for message in messages)
+        key = (roles, repr(template))
+        if key not in self._opens:
+            chat = [Message(role, _PROBE) for role in roles]
+            self._opens[key] = opens_thought(self._templated(chat, template).rpartition(_PROBE)[2])
+        return self._opens[key]
 
     def count(self, text: str) -> int:
         """Number of tokens of a text."""
@@ -219,6 +262,10 @@ class ByteCodec:
         """The bytes of `role: content` lines; template options mean nothing here."""
         return self.encode("".join(f"{m.role}: {m.content}\n" for m in messages))
 
+    def opens_thought(self, messages: Sequence[Message], **template: Any) -> bool:
+        """Never."""
+        return False
+
     def encode(self, text: str) -> tuple[int, ...]:
         """The bytes of the text."""
         return tuple(_encodable(text).encode())
@@ -226,6 +273,10 @@ class ByteCodec:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the bytes; what is no byte is left out, broken characters become U+FFFD."""
         return bytes(i for i in ids if 0 <= i < 256).decode(errors="replace")
+
+    def decode_reply(self, ids: Iterable[int]) -> str:
+        """The same: no token here is special."""
+        return self.decode(ids)
 
     def count(self, text: str) -> int:
         """Number of bytes, divided by the scale and rounded up."""

@@ -33,7 +33,7 @@ class DirectAnswerer:
         self.template = require(prompts, "answer", ("question", "memory"))
 
     async def answer(self, question: str, memory: str, model: ChatModel, max_tokens: int) -> str:
-        """Ask for the answer; the reply as sampled."""
+        """Ask for the answer; the reply without its thought, empty where there is none."""
         prompt = fill(self.template, question=question, memory=memory)
         call = await model.chat([Message("user", prompt)], module="answer", max_tokens=max_tokens)
-        return call.text
+        return call.answer or ""

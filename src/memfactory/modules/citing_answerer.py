@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
+from memfactory.core.replies import answer_in
 from memfactory.memory.item import MemoryItem
 from memfactory.metrics.boxed import last_boxed
 from memfactory.modules.distilling_answerer import DistilledAnswer, show_memory
@@ -54,6 +55,7 @@ def parse_cited(reply: str, shown: Sequence[str]) -> DistilledAnswer:
     that was not shown is an error and cites nothing. Brackets around other words are text. A reply without any
     citation, or without \boxed{}, does not keep the layout.
     """
+    reply = answer_in(reply)
     used: dict[str, None] = {}
     errors = []
     said = False

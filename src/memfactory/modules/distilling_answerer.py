@@ -9,6 +9,7 @@ from typing import Protocol
 
 from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
+from memfactory.core.replies import answer_in
 from memfactory.memory.item import MemoryItem
 from memfactory.metrics.boxed import last_boxed
 from memfactory.modules.fitting import ask_with_memories
@@ -21,7 +22,7 @@ _USED = re.compile(r"^[ \t*#]*memories(?: used)?[ \t*]*:([^\n\\]*)", re.IGNORECA
 
 @dataclass(frozen=True)
 class DistilledAnswer:
-    """The reply as sampled, the ids of the memories that it says it uses, and what was wrong with its layout."""
+    """The reply without its thought, the ids of the memories that it says it uses, and what was wrong with it."""
 
     reply: str
     used: tuple[str, ...] = ()
@@ -80,6 +81,7 @@ def parse_distilled(reply: str, shown: Sequence[str]) -> DistilledAnswer:
 
     Ids that were not shown are errors and not used; `none` names nothing.
     """
+    reply = answer_in(reply)
     errors = []
     used: dict[str, None] = {}
     line = _USED.search(reply)

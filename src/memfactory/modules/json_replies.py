@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from memfactory.core.replies import answer_in
+
 #: Places at which JSON is tried to begin; a longer reply of nothing but braces is no reply.
 _MOST_STARTS = 200
+NO_ANSWER = "no answer: nothing was said, or a thought was not finished"
 _DECODER = json.JSONDecoder()
 _SEPARATOR = re.compile(r"[\s,]*")
 
@@ -22,12 +25,16 @@ class Reading:
     errors: tuple[str, ...] = ()
 
 
-def read_list(text: str, key: str) -> Reading:
-    """The list under `key` of the last JSON object in the text that has this key. Never raises.
+def read_list(reply: str, key: str) -> Reading:
+    """The list under `key` of the last JSON object in the reply that has this key. Never raises.
 
-    Text around the object is passed over without an error, so a model may think aloud. Of an object that is cut
-    off, or broken further on, the entries before the break are read, and the break is an error.
+    Thoughts are left out before (`core.replies`). Text around the object is passed
+    over without an error, so a model may think aloud. Of an object that is cut off, or broken further on, the entries
+    before the break are read, and the break is an error.
     """
+    text = answer_in(reply)
+    if not text.strip():
+        return Reading(errors=(NO_ANSWER,))
     found = [value for value in _objects(text) if key in value]
     if found:
         entries = found[-1][key]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeGuard
 
 from memfactory.core.chat import Models
 from memfactory.core.registry import register
+from memfactory.core.replies import answer_in
 from memfactory.core.types import Message
 from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem, Vector
+from memfactory.modules.json_replies import NO_ANSWER
 from memfactory.modules.managers import NOTHING
 from memfactory.modules.prompts import fill, require
 
@@ -177,7 +179,10 @@ def parse_ranking(reply: str, shown: int, most: int) -> tuple[tuple[int, ...], t
     A number not shown, one named twice, and those after the first `most` are errors and left out. Text around the
     list is passed over, so a model may think aloud.
     """
-    lists = [entries for found in _LIST.finditer(reply) if (entries := _read(found.group(0))) is not None]
+    text = answer_in(reply)
+    if not text.strip():
+        return (), (NO_ANSWER,)
+    lists = [entries for found in _LIST.finditer(text) if (entries := _read(found.group(0))) is not None]
     if not lists:
         return (), ("no JSON list of numbers",)
     numbers: dict[int, None] = {}

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from memfactory.core.bounds import AtLeastOne
 from memfactory.core.registry import register
+from memfactory.core.replies import part
 from memfactory.core.types import Rollout
 from memfactory.metrics import locomo, qa
 from memfactory.metrics.boxed import DEFAULT_TAIL, last_boxed
@@ -28,14 +29,17 @@ class AnswerReward:
 
     metric: ClassVar[Metric]
 
+    def answer_of(self, reply: str) -> str | None:
+        """What of a reply is compared: never what was thought before it."""
+        return last_boxed(reply, self.tail) if self.boxed else part(reply).answer
+
     async def __call__(self, rollout: Rollout) -> float | None:
         """The metric's value; replies never make it raise."""
         if rollout.error is not None or rollout.outcome is None:
             return 0.0
         if not rollout.task.answers:
             return None
-        reply = rollout.outcome.reply
-        answer = last_boxed(reply, self.tail) if self.boxed else reply
+        answer = self.answer_of(rollout.outcome.reply)
         return 0.0 if answer is None else type(self).metric(answer, rollout.task.answers)
 
 
@@ -75,6 +79,5 @@ class Locomo(AnswerReward):
             return None
         if rollout.error is not None or rollout.outcome is None:
             return 0.0
-        reply = rollout.outcome.reply
-        answer = last_boxed(reply, self.tail) if self.boxed else reply
+        answer = self.answer_of(rollout.outcome.reply)
         return 0.0 if answer is None else locomo.score(answer, rollout.task.answers[0], category)

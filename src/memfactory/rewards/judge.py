@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,17 @@ from memfactory.core.bounds import AtLeastOne, Retries, Seconds
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.files import write_text
 from memfactory.core.registry import register
+from memfactory.core.replies import answer_in
 from memfactory.core.types import Message, Rollout, Verdict
 from memfactory.metrics.boxed import last_boxed
-from memfactory.models.openai_chat import BadReply, OpenAIChat, base_url_or_default, lacks_key, reply_text
+from memfactory.models.openai_chat import (
+    BadReply,
+    OpenAIChat,
+    base_url_or_default,
+    lacks_key,
+    read_choice,
+    takes_template_options,
+)
 from memfactory.models.source import cache_dir
 from memfactory.modules.prompts import fill
 
@@ -34,9 +43,11 @@ class JudgeConfig:
 
     `model` is asked at `base_url` (null: the environment's OPENAI_BASE_URL, else OpenAI's own) with the key in the
     environment variable `api_key_env`, at temperature 0. `prompt` has {question}, {gold} and {answer}; the reply must
-    hold the word `right` or the word `wrong` (words in capitals as they stand, others in any case). `timeout_s` is for
-    one attempt; `max_retries` follow the first, with growing waits. Answers are kept in the folder `cache` (null:
-    `judge` in MEMFACTORY_CACHE, else ~/.cache/memfactory/judge).
+    hold the word `right` or the word `wrong` (words in capitals as they stand, others in any case), not counting what
+    it thinks before; `max_tokens` must leave room for both. `chat_template_kwargs` ({enable_thinking: false}) are sent
+    to servers that have a chat template, never to OpenAI's own. `timeout_s` is for one attempt; `max_retries` follow
+    the first, with growing waits. Answers are kept in the folder `cache` (null: `judge` in MEMFACTORY_CACHE, else
+    ~/.cache/memfactory/judge).
     """
 
     model: str
@@ -50,6 +61,7 @@ class JudgeConfig:
     timeout_s: Seconds = 60.0
     max_retries: Retries = 5
     cache: str | None = None
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("question", "gold", "answer"):
@@ -78,6 +90,7 @@ class Judge:
         timeout_s: float = 60.0,
         max_retries: int = 5,
         cache: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Connects at the first question only. Raises `BadInput` when OpenAI's server lacks its key."""
         if lacks_key(base_url, api_key_env):
@@ -86,7 +99,9 @@ class Judge:
                 "for a server of your own set OPENAI_BASE_URL, or the reward's base_url"
             )
         self.model, self.prompt, self.right, self.wrong = model, prompt, right, wrong
-        self._options = {"temperature": 0.0, "max_tokens": max_tokens}
+        self._options: dict[str, Any] = {"temperature": 0.0, "max_tokens": max_tokens}
+        if chat_template_kwargs and takes_template_options(base_url_or_default(base_url)):
+            self._options["extra_body"] = {"chat_template_kwargs": dict(chat_template_kwargs)}
         self._chat = OpenAIChat(
             base_url_or_default(base_url),
             model,
@@ -107,7 +122,7 @@ class Judge:
             return None
         if rollout.error is not None or rollout.outcome is None:
             return Verdict(self.model, 0.0, "there is no answer")
-        reply = rollout.outcome.reply
+        reply = answer_in(rollout.outcome.reply)
         boxed = last_boxed(reply)
         prompt = fill(
             self.prompt,
@@ -136,11 +151,16 @@ class Judge:
 
     async def _ask(self, key: str, prompt: str) -> tuple[float, str]:
         def read(reply: Any) -> tuple[float, str]:
-            _, text = reply_text(reply)
-            value = read_verdict(text, self.right, self.wrong)
+            choice = read_choice(reply)
+            said, cut = choice.parted(), choice.finish == "length"
+            if said.answer is None:
+                raise BadReply(f"the judge gives no verdict: {said.problem}; raise its max_tokens")
+            value = read_verdict(said.answer, self.right, self.wrong)
+            if value is not None and cut and not _begins_with(said.answer, (self.right, self.wrong)):
+                raise BadReply("the judge was cut off before its verdict; raise its max_tokens")
             if value is None:
-                raise BadReply(f"the judge says neither {self.right} nor {self.wrong}: {text[:80]!r}")
-            return value, text
+                raise BadReply(f"the judge says neither {self.right} nor {self.wrong}: {said.answer[:80]!r}")
+            return value, said.answer
 
         found = await self._chat.ask([Message("user", prompt)], read, label="judge", options=self._options)
         self._keep(key, found[1])
@@ -164,8 +184,10 @@ class Judge:
 def read_verdict(reply: str, right: str, wrong: str) -> float | None:
     """1.0 for `right`, 0.0 for `wrong`, None if the reply does not say which; never raises.
 
-    A reply with both words counts only by the one at its very end, and not if it begins with the other.
+    A thought is left out before; one that was not finished has no verdict behind it. A reply with both words counts
+    only by the one at its very end, and not if it begins with the other.
     """
+    reply = answer_in(reply)
     found = [
         (m.start(), m.end(), 1.0 if n == 0 else 0.0)
         for n, w in enumerate((right, wrong))
@@ -180,6 +202,11 @@ def read_verdict(reply: str, right: str, wrong: str) -> float | None:
     begins = not re.search(r"\w", reply[:start])
     ends = not re.search(r"\w", reply[end:])
     return last if ends and not (begins and first != last) else None
+
+
+def _begins_with(reply: str, words: tuple[str, ...]) -> bool:
+    """Whether a verdict comes first: what is cut off behind it does not matter."""
+    return any(not re.search(r"\w", reply[: m.start()]) for word in words for m in _find(word, reply)[:1])
 
 
 def _find(word: str, text: str) -> list[re.Match[str]]:

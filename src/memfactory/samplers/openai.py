@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from memfactory.core.bounds import AtLeastOne, Retries, Seconds
 from memfactory.core.errors import BadInput, TaskError
 from memfactory.core.registry import register
-from memfactory.core.types import Completion, FinishReason, SamplingRequest
-from memfactory.models.openai_chat import OpenAIChat, reply_text
+from memfactory.core.types import Completion, SamplingRequest
+from memfactory.models.openai_chat import OpenAIChat, read_choice, takes_template_options
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +104,8 @@ class OpenAISampler:
             extra["top_k"] = params.top_k  # no part of the protocol, but servers that know it take it
         if self._token_ids:
             extra["return_tokens_as_token_ids"] = True
+        if request.template and takes_template_options(self._chat.base_url):
+            extra["chat_template_kwargs"] = dict(request.template)
         return {
             "temperature": params.temperature,
             "top_p": params.top_p,
@@ -116,11 +118,9 @@ class OpenAISampler:
 
 def _completion(reply: Any) -> Completion:
     """The first choice of a reply as a completion. Raises `BadReply` when there is none."""
-    choice, text = reply_text(reply)
-    reason = choice.finish_reason
-    finish: FinishReason = reason if reason in ("stop", "length") else "error"
-    ids, logprobs = _tokens(choice)
-    return Completion(ids, logprobs, finish, text=text)
+    said = read_choice(reply)
+    ids, logprobs = _tokens(said.choice)
+    return Completion(ids, logprobs, said.finish, text=said.text, reasoning=said.reasoning)
 
 
 def _tokens(choice: Any) -> tuple[tuple[int, ...], tuple[float, ...]]:

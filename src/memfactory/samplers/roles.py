@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memfactory.core.chat import ChatModel
 from memfactory.core.errors import BadInput, TaskError, did_you_mean
+from memfactory.core.replies import Reply, part
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, Completion, Message, SamplingParams, SamplingRequest
 from memfactory.models.text import Codec
@@ -69,9 +70,11 @@ class SampledModel:
             seed=derive_seed(*self.seed_parts, self.role, ordinal),
             messages=tuple(messages),
             label=f"module '{module}', call {ordinal}",
+            template=self.template,
         )
         completion = await self.sampler.sample(request)
-        text = completion.text if completion.text is not None else self.codec.decode(completion.token_ids)
+        raw, reply = self._parted(completion, messages)
+        text = reply.answer or ""
         call = Call(
             module=module,
             role=self.role,
@@ -84,9 +87,26 @@ class SampledModel:
             # Without a log-probability for each token there is nothing to train on.
             trainable=self.trainable and 0 < len(completion.token_ids) == len(completion.logprobs),
             prompt_text="\n\n".join(m.content for m in messages),
+            raw=None if raw == text else raw,
+            problem=reply.problem,
         )
         self.calls.append(call)
         return call
+
+    def _parted(self, completion: Completion, messages: Sequence[Message]) -> tuple[str, Reply]:
+        """The whole reply, and its answer.
+
+        Of a server nobody knows whether it takes thoughts out of its replies. Where the prompt opened a thought and a
+        reply without any mark was cut off, the thought is taken to be what was cut.
+        """
+        cut = completion.finish_reason != "stop"
+        text, reasoning = completion.text, completion.reasoning
+        opened = (text is None or (cut and not reasoning)) and self.codec.opens_thought(
+            messages, **self.template
+        )
+        raw = self.codec.decode_reply(completion.token_ids) if text is None else text
+        reply = part(raw, opened=opened, cut=cut, reasoning=reasoning)
+        return (f"<think>{reasoning}</think>\n{raw}" if reasoning else raw), reply
 
     def fork(self, calls: list[Call], *seed_parts: object) -> SampledModel:
         """The same role in a branch of the rollout: `calls` is its copy, `seed_parts` tell branches apart."""

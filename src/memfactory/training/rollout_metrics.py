@@ -20,7 +20,8 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     """Means and standard deviations over rollouts without error; lengths in tokens.
 
     `reward` is the weighted total, of those rollouts that no judge failed on; NaN where nothing was scored.
-    `truncated` is the share of calls cut at their token limit, `groups/flat` the share of groups whose rewards do not
+    `truncated` is the share of calls cut at their token limit, `unanswered` of those whose reply holds no answer (a
+    thought that was not finished), `groups/flat` the share of groups whose rewards do not
     differ, `operations/<kind>` the share of a kind among the operations on memory banks.
     """
     rollouts = [rollout for rollout in credit.rollouts if rollout.error is None]
@@ -33,6 +34,7 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
         "groups/flat": sum(credit.flat) / max(len(credit.flat), 1),
         "calls": len(calls),
         "calls/untrainable": credit.untrainable_calls,
+        "calls/unanswered": sum(bool(call.problem) for call in calls) / max(len(calls), 1),
         "calls/truncated": sum(call.finish_reason == "length" for call in calls) / max(len(calls), 1),
         "tokens/prompt": sum(len(call.prompt_ids) for call in calls),
         "tokens/completion": sum(len(call.completion_ids) for call in calls),
@@ -92,7 +94,7 @@ def rollout_record(
                 "prompt": call.prompt_text
                 if longest_prompt is None
                 else cut(call.prompt_text, longest_prompt),
-                "reply": call.text,
+                "reply": call.whole,
                 "finish_reason": call.finish_reason,
                 "prompt_tokens": len(call.prompt_ids),
                 "completion_tokens": len(call.completion_ids),

@@ -65,7 +65,8 @@ def read(
     evidence: object, question: str, replies: Sequence[str], **changes: object
 ) -> tuple[Outcome, Models]:
     settings = {"block_tokens": 10, "memory_tokens": 7, "answer_tokens": 5, "max_blocks": None} | changes
-    agent = MemAgent(**settings, memory=RewriteMemory(PROMPTS), answerer=DirectAnswerer(PROMPTS))  # type: ignore[arg-type]
+    settings = {"memory": RewriteMemory(PROMPTS), "answerer": DirectAnswerer(PROMPTS)} | settings
+    agent = MemAgent(**settings)  # type: ignore[arg-type]
     models = Models(Model(replies))
     outcome = asyncio.run(agent(Task("t", question, evidence), models))
     return outcome, models
@@ -126,3 +127,15 @@ def test_no_text_question_or_reply_breaks_or_injects(text: str, question: str, r
 def test_prompts_without_what_they_need_are_refused(prompts: dict[str, str], named: str) -> None:
     with pytest.raises(BadInput, match=named):
         RewriteMemory(prompts)
+
+
+def test_a_thought_is_no_memory_and_an_unfinished_one_leaves_the_memory_as_it_was() -> None:
+    replies = ["<think>hm</think>\n<mem>m1</mem>", "<think>drop m1", r"<think>\boxed{x}"]
+    prompts = {**PROMPTS, "update": "Q={question}|<mem>{memory}</mem>|B={block}"}
+    outcome, models = read("aaaaaaaaaabbb", "who?", replies, memory=RewriteMemory(prompts))
+    assert outcome.memories == ("m1", "m1")
+    assert [prompt for _, prompt, _ in models.model.asked][1:] == [
+        "Q=who?|<mem>m1</mem>|B=bbb",
+        "Q=who?|M=m1",
+    ]
+    assert outcome.reply == ""

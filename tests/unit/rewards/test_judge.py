@@ -16,7 +16,7 @@ from memfactory.core.errors import BadInput, DiskError
 from memfactory.core.types import Outcome, Rollout, Task, Verdict
 from memfactory.rewards.judge import Judge, JudgeConfig, read_verdict
 from memfactory.rewards.rubric import RewardComponent, Rubric
-from tests.openai_server import Server, reply, serving
+from tests.openai_server import Server, reply, serving, thinking
 
 PROMPT = "Q={question} G={gold} A={answer}"
 
@@ -203,3 +203,50 @@ def test_openais_own_server_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None
         Judge("gpt-x", PROMPT, api_key_env="MY_KEY")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     Judge("gpt-x", PROMPT, api_key_env="MY_KEY")
+
+
+CUT_THOUGHT = "<think>\nAn answer is CORRECT only if it names the city. The answer says"
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (reply(CUT_THOUGHT, finish_reason="length"), "the thought was not finished"),
+        (reply("The gold is Rome. An answer is CORRECT only if", finish_reason="length"), "cut off before"),
+        (reply("<think>It could be CORRECT.</think> label: wrong"), "neither CORRECT nor WRONG"),
+        (thinking("An answer is CORRECT only if", None, "length"), "the thought was not finished"),
+        (thinking("It is CORRECT.", ""), "nothing was said after the thought"),
+    ],
+)
+def test_no_verdict_comes_out_of_a_thought(
+    server: Server, judge: Judge, tmp_path: Path, said: dict[str, Any], why: str
+) -> None:
+    server.script = [said]
+    [verdict] = ask(judge, rollout("\\boxed{Oslo}"))
+    assert verdict is not None and verdict.value is None and why in verdict.said
+    assert len(server.bodies) == 2, "it is asked again"
+    assert not list((tmp_path / "judge").rglob("*.json"))
+
+
+def test_a_verdict_behind_a_thought_counts_and_one_kept_from_a_thought_does_not(
+    server: Server, judge: Judge, tmp_path: Path
+) -> None:
+    server.script = [reply("<think>Is it CORRECT?</think>\nWRONG"), thinking("Is it WRONG?", "CORRECT")]
+    assert ask(judge, rollout("\\boxed{Oslo}")) == [Verdict("gpt-x", 0.0, "WRONG")]
+    [kept] = (tmp_path / "judge").rglob("*.json")
+    kept.write_text(json.dumps({"judge": "gpt-x", "reply": CUT_THOUGHT}))
+    assert ask(judge, rollout("\\boxed{Oslo}")) == [Verdict("gpt-x", 1.0, "CORRECT")]
+
+
+def test_options_of_the_chat_template_reach_a_judge_that_has_one(server: Server, tmp_path: Path) -> None:
+    server.script = [reply("CORRECT")]
+    options = {"enable_thinking": False}
+    ask(make(server, tmp_path, chat_template_kwargs=options), rollout())
+    ask(make(server, tmp_path / "other"), rollout())
+    assert [body.get("chat_template_kwargs") for body in server.bodies] == [options, None]
+
+
+def test_an_answer_is_judged_without_the_thought_before_it(server: Server, judge: Judge) -> None:
+    server.script = [reply("CORRECT")]
+    ask(judge, rollout("<think>Rome, \\boxed{Rome}?</think>It is Paris."))
+    assert server.bodies[0]["messages"][0]["content"].endswith("A=It is Paris.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, Message, SamplingParams, SamplingRequest
 from memfactory.samplers.openai import OpenAISampler
-from tests.openai_server import Server, reply, serving
+from tests.openai_server import Server, reply, serving, thinking
 
 
 @pytest.fixture
@@ -137,3 +138,55 @@ def test_bad_settings_and_weights(server: Server) -> None:
     with pytest.raises(BadInput, match=f"the server at {server.url} cannot take weights"):
         OpenAISampler(server.url).load_weights([], 1)
     assert OpenAISampler(server.url, context=100, max_model_len=5).max_model_len == 100
+
+
+def test_options_of_the_chat_template_are_sent_where_there_are_some(server: Server) -> None:
+    options = {"enable_thinking": False}
+    sampler = OpenAISampler(server.url, model="m")
+    asked = SamplingRequest((), SamplingParams(), 0, (Message("user", "Where?"),), template=options)
+
+    async def main() -> None:
+        await sampler.sample(asked)
+        await sampler.sample(replace(asked, template={}))
+
+    asyncio.run(main())
+    assert [body.get("chat_template_kwargs") for body in server.bodies] == [options, None]
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://api.openai.com/v1", False),
+        ("https://eu.api.openai.com/v1", False),
+        ("https://mine.openai.azure.com/openai/v1", False),
+        ("http://localhost:8000/v1", True),
+        ("https://openrouter.ai/api/v1", True),
+    ],
+)
+def test_the_official_api_gets_no_field_that_it_refuses(url: str, sent: bool) -> None:
+    request = SamplingRequest((), SamplingParams(), 0, template={"enable_thinking": False})
+    assert ("chat_template_kwargs" in str(OpenAISampler(url, model="m")._options(request))) == sent
+
+
+PARTS = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "Rome?"}]},
+    {"type": "text", "text": "Oslo"},
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (thinking("Rome?", "Oslo"), ("Oslo", "Rome?", "stop")),
+        (thinking("Rome?", "Oslo", field="reasoning"), ("Oslo", "Rome?", "stop")),
+        (thinking("Rome?", None, "length"), ("", "Rome?", "length")),
+        (reply(None), ("", "", "error")),
+        (reply(PARTS), ("Oslo", "Rome?", "stop")),
+    ],
+)
+def test_thoughts_that_a_server_tells_apart(
+    server: Server, said: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    server.script = [said]
+    [found] = sample(OpenAISampler(server.url, model="m"))
+    assert (found.text, found.reasoning, found.finish_reason) == expected

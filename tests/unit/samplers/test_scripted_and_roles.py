@@ -129,3 +129,20 @@ def test_scripts() -> None:
     sampler.load_weights(iter([]), 4)
     assert asyncio.run(ask(sampler, 1))[0].policy_version == 4
     sampler.close()
+
+
+def test_agents_get_the_answer_and_training_keeps_all_tokens() -> None:
+    call = chat(model(ScriptedSampler(["<think>Rome?</think>Oslo"]), []))
+    assert (call.text, call.answer, call.problem) == ("Oslo", "Oslo", "")
+    assert call.whole == "<think>Rome?</think>Oslo"
+    assert len(call.completion_ids) == len(call.logprobs) == len(call.whole) + 1
+    cut = chat(model(ScriptedSampler(["<think>Rome? It may"]), []), max_tokens=12)
+    assert (cut.text, cut.answer, cut.trainable, len(cut.completion_ids)) == ("", None, True, 12)
+    assert "not finished" in cut.problem and cut.whole == "<think>Rome?"
+
+
+def test_a_thought_that_a_server_tells_apart_is_in_the_record() -> None:
+    reply = Completion((), (), "length", text="", reasoning="Rome? It may")
+    call = chat(model(ScriptedSampler([reply]), []))
+    assert (call.text, call.answer) == ("", None)
+    assert call.whole == "<think>Rome? It may</think>\n"
