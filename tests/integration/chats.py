@@ -29,7 +29,8 @@ class RuleConfig:
 class RuleSampler:
     """Remembers every line that is not small talk, and answers with the newest memory it is shown.
 
-    Waits long for what says "slowly"; fails while there is a file called `down`.
+    Waits long for what says "slowly"; fails while there is a file called `down`, and
+    replies to "gibberish" in no layout until there is one called `patient`.
     """
 
     def __init__(self, kill_at, max_model_len):
@@ -58,7 +59,7 @@ class RuleSampler:
 
 def reply(text):
     kind, _, rest = text.partition("\\n")
-    if "gibberish" in rest:
+    if "gibberish" in rest and not Path("patient").exists():
         return "I would rather not."
     if kind == "EXTRACT":
         return json.dumps({"facts": [line for line in rest.splitlines() if "hello" not in line]})

@@ -26,7 +26,8 @@ def here(chat_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(project)
     yield project
     shutil.rmtree(project / "banks", ignore_errors=True)
-    (project / "down").unlink(missing_ok=True)
+    for name in ("down", "patient"):
+        (project / name).unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -90,7 +91,6 @@ def test_commands_through_a_pipe(chat: Any) -> None:
     code, out, err = chat(
         "I moved to Oslo.",
         "hello",
-        "gibberish",
         "/why",
         "Where do I live?",
         "/why",
@@ -109,7 +109,6 @@ def test_commands_through_a_pipe(chat: Any) -> None:
     wanted = [
         r"  \+ \[m1\] Ana: I moved to Oslo\.",
         r"  \(nothing new to remember\)",
-        r"  \(nothing new to remember; extractor: no JSON object with 'facts'\)",
         r"  \(nothing was asked yet\)",
         r"Ana: I moved to Oslo\.",
         rf"  \[m1\] {day}Ana: I moved to Oslo\.   from chat-1",
@@ -151,6 +150,57 @@ def test_a_server_that_is_down_loses_nothing(chat: Any, here: Path) -> None:
     (here / "down").unlink()
     code, out, err = chat("Where do I live?")
     assert code == 0 and out.splitlines() == ["  + [m1] Ana: I moved to Oslo.", "Ana: I moved to Oslo."]
+
+
+def test_what_was_not_understood_is_told_kept_and_asked_for_again(
+    chat: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = chat("I talk gibberish.", "hello", "I sing.", "I dance.")
+    assert code == 1 and out == "  (nothing new to remember)\n  + [m1] Ana: I sing.\n  + [m2] Ana: I dance.\n"
+    why = "not understood: extractor: no JSON object with 'facts'"
+    line = f"error: 'I talk gibberish.' {why}; it is kept and asked for again"
+    assert err.splitlines()[1:] == [*[line] * 3, "1 message not in the bank yet; kept for the next start"]
+    lines = [
+        json.dumps({"speaker": "Ana", "text": text, "session": text}) for text in ("gibberish", "I ski.")
+    ]
+    (here / "odd.jsonl").write_text("\n".join(lines) + "\n")
+    command = ["infer", "talk.yaml", "--input", "odd.jsonl", "-q", "Who?"]
+    for again in (False, True):
+        assert run(command) == 1
+        out, err = capsys.readouterr()
+        assert out.startswith("Ana: I ski.\n")
+        assert ("1 session could not be understood before, asking again" in err) == again
+        assert "odd/gibberish (1/2): not understood: extractor: no JSON object with 'facts'" in err
+        assert ("odd/I ski. (2/2): add 1" in err) != again
+        assert f"1 session of {1 if again else 2} could not be understood and is not in the bank" in err
+    (here / "patient").touch()
+    assert run(command) == 0
+    out, err = capsys.readouterr()
+    assert "taking in 1 message that waited" in err and "odd/gibberish (1/2): add 1" in err
+    assert texts() == [
+        f"Ana: {t}" for t in ("I sing.", "I dance.", "I ski.", "I talk gibberish.", "gibberish")
+    ]
+    assert run(command) == 0 and "everything in it is in the bank already" in capsys.readouterr().err
+
+
+def test_a_bank_that_is_not_there_is_asked_nothing(
+    chat: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat("I sing.")[0] == 0
+    for arguments in (
+        ["--bank", "banks/tolk", "-q", "Who?"],
+        ["--bank", "banks/tolk", "-q", "Who?", "--json"],
+    ):
+        assert run(["infer", "talk.yaml", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1
+        assert "banks/tolk: no such memory bank; --input FILE reads" in err and "did you mean 'talk'" in err
+    code, out, err = chat("Who sings?", "/memory", options=("--bank", "banks/tolk"))
+    assert code == 1 and "nothing to answer from; tell it something first; did you mean 'talk'" in err
+    assert sorted(path.name for path in (here / "banks").iterdir()) == ["talk"], "a typo makes no bank"
+    assert chat("I dance.", options=("--bank", "banks/tolk"))[0] == 0 and texts("banks/tolk") == [
+        "Ana: I dance."
+    ]
 
 
 def test_a_message_that_does_not_fit_is_told(chat: Any) -> None:

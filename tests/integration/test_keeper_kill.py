@@ -42,7 +42,7 @@ for number in range(len([i for i in bank.items() if i.text.startswith("Ana")]) +
     step()
     asyncio.run(keeper.take_in())
 for part in parts_left(dialogue("one", "two", "three"), bank):
-    asyncio.run(keeper.read(part.session, part.note))
+    asyncio.run(keeper.read(part))
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from memfactory import MemoryAgent
-from memfactory.core.errors import BadInput, UserError
+from memfactory.core.errors import BadInput, TaskError, UserError
 
 
 @pytest.fixture
@@ -28,6 +28,8 @@ def agent(recipe: Path, tmp_path: Path) -> Iterator[MemoryAgent]:
 
 def test_it_remembers_answers_and_forgets(agent: MemoryAgent, recipe: Path, tmp_path: Path) -> None:
     assert agent and len(agent) == 0
+    with pytest.raises(BadInput, match="there is nothing to answer from"):
+        agent.ask("Where does Ana live now?")
     [change] = agent.remember("I moved to Oslo.", speaker="Ana", time="3 May 2023")
     assert str(change) == "+ [m1] Ana: I moved to Oslo."
     reply = agent.ask("Where does Ana live now?")
@@ -58,6 +60,17 @@ async def test_inside_a_running_event_loop(agent: MemoryAgent) -> None:
     with pytest.raises(asyncio.CancelledError):
         await work
     assert [item.text for item in await agent.amemories()] == ["Ana: one", "Ben: two"]
+
+
+async def test_of_calls_at_once_each_gets_its_own_changes_and_errors(agent: MemoryAgent) -> None:
+    said = ["one", "word " * 2000, "gibberish", "two"]
+    results = await asyncio.gather(*map(agent.aremember, said), return_exceptions=True)
+    assert [str(change) for result in (results[0], results[3]) for change in result] == [  # type: ignore[union-attr]
+        "+ [m1] User: one",
+        "+ [m2] User: two",
+    ]
+    assert isinstance(results[1], TaskError)
+    assert results[2] == [] and results[2].unread == ("extractor: no JSON object with 'facts'",)  # type: ignore
 
 
 def test_a_dialogue_file(agent: MemoryAgent, tmp_path: Path) -> None:

@@ -23,10 +23,14 @@ from memfactory.modules.retrievers import Retriever
 
 
 class BankNotes(Protocol):
-    """What an agent notes of its work on a bank: operations by kind, and one line for everything that was wrong."""
+    """What an agent notes of its work on a bank: operations by kind, and one line for everything that was wrong.
+
+    `unread` are the lines about replies of which nothing was understood.
+    """
 
     operations: Counter[str]
     errors: list[str]
+    unread: list[str]
 
 
 N = TypeVar("N", bound=BankNotes)
@@ -77,7 +81,7 @@ class BankReader(ABC, Generic[N]):
         """Read one session into a bank; see `BankAgent.remember`."""
         notes = self._new_notes()
         await self._read(session, bank, models, notes)
-        return Remembered(dict(notes.operations), tuple(notes.errors))
+        return Remembered(dict(notes.operations), tuple(notes.errors), tuple(notes.unread))
 
     @abstractmethod
     async def ask(self, task: Task, reading: Reading, models: Models) -> Outcome:

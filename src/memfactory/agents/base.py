@@ -46,10 +46,15 @@ class Agent(Protocol):
 
 @dataclass(frozen=True)
 class Remembered:
-    """What reading a session did to a bank: operations by kind, and one line for each that was wrong."""
+    """What reading a session did to a bank: operations by kind, and one line for each that was wrong.
+
+    `unread` says what was wrong with a reply of which nothing was understood: the session is then not in the bank, and
+    the caller undoes what else was done for it. A reply of which a part was understood has `errors` alone.
+    """
 
     operations: Mapping[str, int] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from memfactory.memory.item import MemoryItem
 from memfactory.modules.distilling_answerer import DistilledAnswer, MemoryAnswerer
 from memfactory.modules.extractors import Extractor, Fact
 from memfactory.modules.managers import Manager
-from memfactory.modules.operations import KINDS, Plan, carry_out, settle
+from memfactory.modules.operations import KINDS, Plan, carry_out, is_lost, settle
 from memfactory.modules.retrievers import Retriever, retrieve_per_speaker
 from memfactory.modules.sources import supporting_turns
 
@@ -68,16 +68,20 @@ class Notes:
 
     operations: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     op_errors: int = 0
     managed: int = 0
     formats: dict[str, list[bool]] = field(
         default_factory=lambda: {"extractor": [], "manager": [], "answerer": []}
     )
 
-    def note(self, module: str, well_formed: bool, errors: Sequence[str]) -> None:
-        """A reply of a module, whether its layout was kept, and what was wrong with it."""
+    def note(self, module: str, well_formed: bool, errors: Sequence[str], *, lost: bool = False) -> None:
+        """A reply of a module, whether its layout was kept, what was wrong with it, and whether nothing came of it."""
         self.formats[module].append(well_formed)
-        self.errors += [f"{module}: {error}" for error in errors]
+        lines = [f"{module}: {error}" for error in errors]
+        self.errors += lines
+        if lost:
+            self.unread += lines
 
     def info(self, bank: MemoryBank, answer: DistilledAnswer, found: Sequence[MemoryItem]) -> dict[str, Any]:
         """All of it as plain values; the share of well-formed replies is None for a module without a call."""
@@ -164,7 +168,8 @@ class MemoryR1(BankReader[Notes]):
         extraction = await self.extractor.extract(
             session, models[self.roles.extractor], self.extractor_tokens
         )
-        notes.note("extractor", not extraction.errors, extraction.errors)
+        lost = bool(extraction.errors) and not extraction.facts
+        notes.note("extractor", not extraction.errors, extraction.errors, lost=lost)
         if not extraction.facts:
             return
         related = await self._related(bank, extraction.facts)
@@ -172,10 +177,11 @@ class MemoryR1(BankReader[Notes]):
             related, extraction.facts, models[self.roles.manager], self.manager_tokens
         )
         plan = settle(ordered, bank, related, self.manager.on_error)
+        lost = is_lost(ordered, plan, bank)
         vectors = await self.retriever.vectors(plan.texts)
         sources = {text: supporting_turns(text, session) for text in plan.texts}
         carry_out(plan, bank, vectors, session=session.id, time=session.time, sources=sources)
-        notes.note("manager", not plan.malformed, plan.errors)
+        notes.note("manager", not plan.malformed, plan.errors, lost=lost)
         _count(plan, notes)
 
     async def _related(self, bank: MemoryBank, facts: Sequence[Fact]) -> list[MemoryItem]:

@@ -72,6 +72,7 @@ class Notes:
 
     operations: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     formats: dict[str, list[bool]] = field(
         default_factory=lambda: {"reflector": [], "merger": [], "reranker": [], "answerer": []}
     )
@@ -196,6 +197,8 @@ class Rmm(BankReader[Notes]):
             session, models[self.roles.reflector], self.reflector_tokens
         )
         notes.note("reflector", reflection.called, reflection.errors)
+        if not reflection.topics:  # a merger's reply loses nothing: what it leaves unclear is added
+            notes.unread += [f"reflector: {error}" for error in reflection.errors]
         vectors = await self.retriever.vectors([topic.text for topic in reflection.topics])
         for topic in reflection.topics:
             similar: list[MemoryItem] = []

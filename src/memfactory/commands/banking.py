@@ -10,6 +10,7 @@ from memfactory.agents.base import keeps_bank
 from memfactory.commands.graph import make_collector, open_policy, open_sampler
 from memfactory.core.errors import BadInput
 from memfactory.inference.keeper import Keeper
+from memfactory.memory.bank_folder import no_bank
 from memfactory.memory.lance import LanceBank
 from memfactory.recipe.build import build_agent
 from memfactory.recipe.load import Recipe
@@ -21,11 +22,12 @@ def bank_path(recipe: Recipe, given: str | Path | None) -> Path:
 
 
 @contextmanager
-def open_keeper(recipe: Recipe, bank: str | Path | None = None) -> Iterator[Keeper]:
-    """Open (or make) the bank, then start the sampler; both are closed at the end.
+def open_keeper(recipe: Recipe, bank: str | Path | None = None, *, make: bool = True) -> Iterator[Keeper]:
+    """Open (or, with `make`, make) the bank, then start the sampler; both are closed at the end.
 
-    Raises `BadInput` for an agent that keeps no bank, and for a bank that is locked, of a newer version or of
-    another embedder, before any weights of the policy are loaded.
+    A bank that was made and into which nothing came is gone again then. Raises `BadInput` for an agent that keeps no
+    bank, and for a bank that is not there, locked, damaged, of a newer version or of another embedder, before any
+    weights of the policy are loaded.
     """
     agent = build_agent(recipe)
     if not keeps_bank(agent):
@@ -34,11 +36,19 @@ def open_keeper(recipe: Recipe, bank: str | Path | None = None) -> Iterator[Keep
     empty = agent.new_bank()
     if not str(path).strip():
         raise BadInput("--bank needs a folder")
+    if not make and not path.expanduser().exists():
+        raise no_bank(path, "--input FILE reads a dialogue into a new one, and a chat begins one")
     with LanceBank(path, embedder=empty.embedder, dim=empty.dim) as held:
-        policy = open_policy(recipe)
-        sampler = open_sampler(recipe, policy)
+        keeper = None
         try:
-            collector = make_collector(recipe, policy, sampler, agent, None, training=False)
-            yield Keeper(agent, held, collector.make_models)
+            policy = open_policy(recipe)
+            sampler = open_sampler(recipe, policy)
+            try:
+                collector = make_collector(recipe, policy, sampler, agent, None, training=False)
+                keeper = Keeper(agent, held, collector.make_models)
+                yield keeper
+            finally:
+                sampler.close()
         finally:
-            sampler.close()
+            if keeper is None or not len(keeper.pending):
+                held.discard()

@@ -67,9 +67,13 @@ async def read_banks_of(
     held = {}
     for number, session in enumerate(dialogue.sessions, start=1):
         with bank.transaction():
-            await agent.remember(session, bank, models)
+            remembered = await agent.remember(session, bank, models)
         held[session.id] = memories_of(bank)
         if console is not None:
+            for line in remembered.unread:
+                console.print(
+                    f"{session.id} of {dialogue.id}, not understood: {line}", highlight=False, markup=False
+                )
             console.print(
                 f"{dialogue.id}: session {number}/{len(dialogue.sessions)}, {len(bank)} memories",
                 highlight=False,

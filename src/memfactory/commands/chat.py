@@ -19,8 +19,8 @@ from rich.console import Console
 
 from memfactory.commands.banking import open_keeper
 from memfactory.commands.line_editor import line_editor
-from memfactory.commands.memories import counted, item_line, say, say_going_on
-from memfactory.core.errors import BadInput, TaskError, UserError, did_you_mean
+from memfactory.commands.memories import counted, item_line, not_understood, say, say_going_on
+from memfactory.core.errors import BadInput, UserError, did_you_mean
 from memfactory.inference.keeper import Keeper, Reply, Taken, is_question, is_statement
 from memfactory.inference.options import InferOptions
 from memfactory.recipe.load import Recipe
@@ -93,6 +93,8 @@ class Chat:
                 continue
             if line.strip():
                 self._guarded(partial(self._message, line.strip()))
+        if left := len(self.keeper.pending):
+            say(self.errors, f"{counted(left, 'message')} not in the bank yet; kept for the next start")
         return self.failed
 
     def _guarded(self, act: Callable[[], None]) -> None:
@@ -106,8 +108,7 @@ class Chat:
             say(self.errors, f"(stopped{kept})")
         except UserError as error:
             self.failed = True
-            given_up = "; this was not remembered" * isinstance(error, TaskError)
-            say(self.errors, f"error: {' '.join(str(error).split())}{given_up}")
+            say(self.errors, f"error: {' '.join(str(error).split())}")
             if len(self.keeper.pending):
                 say(self.errors, "what you said is kept and enters the bank with your next message")
 
@@ -139,10 +140,18 @@ class Chat:
         say(self.console, self.last.text or "(no answer)")
 
     def _show(self, taken: Taken) -> None:
+        if taken.error is not None:
+            self.failed = True
+            say(self.errors, f"error: {' '.join(str(taken.error).split())}; this was not remembered")
+            return
+        if taken.unread:
+            self.failed = True
+            said = taken.session.turns[0].text
+            say(self.errors, f"error: '{said[:60]}' {not_understood(taken)}; it is kept and asked for again")
+            return
         for change in taken.changes:
             say(self.console, f"  {change}")
         if not taken.changes:
-            # A model that replied in no layout looks like one that found nothing: say which it was.
             wrong = taken.remembered.errors
             say(self.console, "  (nothing new to remember" + (f"; {wrong[0]})" if wrong else ")"))
 

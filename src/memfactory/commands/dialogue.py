@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from memfactory.commands.banking import open_keeper
-from memfactory.commands.memories import counted, memory_line, say, say_going_on
+from memfactory.commands.memories import counted, memory_line, not_understood, say, say_going_on
 from memfactory.commands.progress import counting_bar
 from memfactory.commands.results import json_for, unanswered
 from memfactory.core.errors import BadInput, ServiceError, TaskError, did_you_mean
@@ -30,15 +30,19 @@ EVERY = "all"
 def read_and_answer(recipe: Recipe, options: InferOptions, console: Console, errors: Console) -> int:
     """Read what is not in the bank yet, then answer; answers go to `console`, all else to `errors`.
 
-    Returns 0, or 1 when a question could not be answered.
+    Returns 0, or 1 when a question could not be answered, or something that was to be read could not be understood.
     """
     dialogues = _dialogues(options, errors)
     tasks = unanswered(_tasks(options), options.output, errors)
-    with open_keeper(recipe, options.bank) as keeper, asyncio.Runner() as runner:
+    unread = 0
+    with (
+        open_keeper(recipe, options.bank, make=options.input is not None) as keeper,
+        asyncio.Runner() as runner,
+    ):
         left = [part for dialogue in dialogues for part in parts_left(dialogue, keeper.bank)]
-        runner.run(_take_pending(keeper, errors))
+        unread += runner.run(_take_pending(keeper, errors))
         if options.input is not None:
-            runner.run(_read(keeper, left, options, console, errors))
+            unread += runner.run(_read(keeper, left, options, console, errors))
         say(errors, f"{keeper.bank.path}: {counted(len(keeper.memories), 'memory', 'memories')}")
         if tasks:
             say_going_on(errors, keeper.going_on)
@@ -49,7 +53,7 @@ def read_and_answer(recipe: Recipe, options: InferOptions, console: Console, err
     failed = [result for result in results if result["error"] is not None]
     if failed and options.output is not None:
         say(errors, f"{len(failed)} of {len(results)} questions failed; first: {failed[0]['error']}")
-    return 1 if failed else 0
+    return 1 if failed or unread else 0
 
 
 def _dialogues(options: InferOptions, errors: Console) -> Sequence[Dialogue]:
@@ -87,35 +91,60 @@ def _tasks(options: InferOptions) -> list[Task]:
     ]
 
 
-async def _take_pending(keeper: Keeper, errors: Console) -> None:
-    if count := len(keeper.pending):
-        say(errors, f"taking in {counted(count, 'message')} that waited")
-        await keeper.take_in()
+async def _take_pending(keeper: Keeper, errors: Console) -> int:
+    """Take in what was said in a chat and waits; returns how many messages still do."""
+    if not (count := len(keeper.pending)):
+        return 0
+    say(errors, f"taking in {counted(count, 'message')} that waited")
+    for taken in await keeper.take_in():
+        if taken.error is not None:
+            say(errors, f"{taken.session.turns[0].text[:60]}: {taken.error}; given up")
+        elif taken.unread:
+            say(errors, f"{taken.session.turns[0].text[:60]}: {not_understood(taken)}; it waits on")
+    return len(keeper.pending)
 
 
 async def _read(
     keeper: Keeper, parts: Sequence[Part], options: InferOptions, console: Console, errors: Console
-) -> None:
-    """Session after session, each one commit; a bar, or a line for each where there is no terminal."""
+) -> int:
+    """Session after session, each one commit; a bar, or a line for each where there is no terminal.
+
+    Returns how many sessions could not be understood.
+    """
     if not parts:
         say(errors, f"{options.input}: everything in it is in the bank already")
-        return
-    if (done := parts[0].number - 1) > 0:
+        return 0
+    if again := sum(1 for part in parts if part.attempts):
+        say(
+            errors,
+            f"{options.input}: {counted(again, 'session')} could not be understood before, asking again",
+        )
+    elif (done := parts[0].number - 1) > 0:
         say(errors, f"{options.input}: going on after session {done} of {parts[0].total}")
+    unread = 0
     bar = counting_bar(errors)
     with bar:
         watched = bar.add_task("reading sessions", total=len(parts))
         for part in parts:
             try:
-                taken = await keeper.read(part.session, part.note)
+                taken = await keeper.read(part)
             except TaskError as error:
                 before = counted(part.number - 1, "session")
                 raise TaskError(f"{options.input}: {error}; {before} before it in the bank") from error
             bar.advance(watched)
-            if options.show_memory and not options.json and options.output is None:
+            unread += taken.unread
+            shown = options.show_memory and not options.json and options.output is None
+            if shown and not taken.unread:
                 _show(taken, part, console)
-            elif not errors.is_terminal:
+            if taken.remembered.errors or taken.unread or not (shown or errors.is_terminal):
                 say(errors, f"{part.session.id} ({part.number}/{part.total}): {_summary(taken)}")
+    if unread:
+        say(
+            errors,
+            f"{options.input}: {counted(unread, 'session')} of {len(parts)} could not be understood and "
+            f"{'is' if unread == 1 else 'are'} not in the bank; the same command asks again",
+        )
+    return unread
 
 
 def _show(taken: Taken, part: Part, console: Console) -> None:
@@ -125,9 +154,13 @@ def _show(taken: Taken, part: Part, console: Console) -> None:
 
 
 def _summary(taken: Taken) -> str:
+    if taken.unread:
+        return not_understood(taken)
     done = [f"{kind} {count}" for kind, count in taken.remembered.operations.items() if count]
-    wrong = len(taken.remembered.errors)
-    return (", ".join(done) or "nothing") + (f"; {counted(wrong, 'error')} in replies" if wrong else "")
+    wrong = taken.remembered.errors
+    return (", ".join(done) or "nothing") + (
+        f"; {counted(len(wrong), 'error')} in replies: {'; '.join(wrong[:3])}" if wrong else ""
+    )
 
 
 async def _answer(keeper: Keeper, tasks: Sequence[Task], options: InferOptions) -> list[Rollout]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from memfactory.inference.keeper import Taken
 from memfactory.memory.item import MemoryItem
 
 
@@ -37,3 +38,8 @@ def say_going_on(console: Console, parts: Mapping[str, Path]) -> None:
 def counted(count: int, one: str, many: str | None = None) -> str:
     """`1 memory`, `2 memories`."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def not_understood(taken: Taken) -> str:
+    """Why a session is not in the bank: what was wrong with the replies."""
+    return f"not understood: {'; '.join(taken.remembered.unread[:3])}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,12 +26,28 @@ from memfactory.recipe.load import load_recipe
 T = TypeVar("T")
 
 
+class Changes(list[Change]):
+    """What was changed in a bank. `unread` has a line for each text of which the model's replies were not understood.
+
+    Such a text is not in the bank, and is asked for again: a message with the next one, a session when its file is read
+    again. `earlier` are changes by messages that an interrupted call left behind.
+    """
+
+    def __init__(
+        self, changes: Iterable[Change] = (), unread: Iterable[str] = (), earlier: Iterable[Change] = ()
+    ) -> None:
+        super().__init__(changes)
+        self.unread = tuple(unread)
+        self.earlier = tuple(earlier)
+
+
 class MemoryAgent:
     """A recipe's agent, remembering what it is told and answering what it is asked.
 
     `recipe` is a file or the name of one that ships, `overrides` are those of the command line (`model=smollm2`,
-    `sampler=openai`), `bank` is the folder of the memory bank (default: `banks/<recipe name>`), made if it is not
-    there. One process at a time may hold a bank; `close`, or leaving a `with` block, lets go of it.
+    `sampler=openai`), `bank` is the folder of the memory bank (default: `banks/<recipe name>`), made by the first thing
+    that is remembered or read if it is not there. One process at a time may hold a bank; `close`, or leaving a `with`
+    block, lets go of it.
 
     Errors are those of `memfactory.core.errors`: `BadInput` for a wrong recipe or bank (locked, of a newer version,
     of another embedder), `TaskError` for a text that the model cannot read, `ServiceError`, `DiskError`.
@@ -58,16 +74,27 @@ class MemoryAgent:
             self._open.close()
             raise
 
-    async def aremember(self, text: str, *, speaker: str = "User", time: str | None = None) -> list[Change]:
+    async def aremember(self, text: str, *, speaker: str = "User", time: str | None = None) -> Changes:
         """Bring a message into the bank; returns what that changed. `time` is today if left out.
 
-        Messages that an earlier, interrupted call left behind come in first. The message is on disk as soon as this
-        begins: if the call fails with `ServiceError`, or the process is killed, it comes in with the next one.
+        Messages that an earlier, interrupted call left behind come in first; of several calls at once each gets its own
+        changes, and its own error. The message is on disk as soon as this begins: if the call fails with
+        `ServiceError`, or the process is killed, it comes in with the next one, and so does one of which the replies
+        were not understood (`unread` of what is returned).
         """
 
-        async def work() -> list[Change]:
-            self._keeper.say(text, speaker, time)
-            return [change for taken in await self._keeper.take_in() for change in taken.changes]
+        async def work() -> Changes:
+            said = self._keeper.say(text, speaker, time)
+            result = Changes()
+            for taken in await self._keeper.take_in(said.number):
+                if taken.said != said.number:
+                    result.earlier += taken.changes
+                    continue
+                if taken.error is not None:
+                    raise taken.error
+                result.extend(taken.changes)
+                result.unread += taken.remembered.unread
+            return result
 
         return await self._there(work())
 
@@ -81,23 +108,26 @@ class MemoryAgent:
         *,
         conversation: str | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Change]:
+    ) -> Changes:
         """Read a dialogue file (LoCoMo's JSON, or JSON Lines of turns) into the bank; returns what that changed.
 
-        What the bank has read before is left out, so an interrupted call goes on where it stopped. `conversation`
+        What the bank has read before is left out, so an interrupted call goes on where it stopped; sessions of which
+        the replies were not understood (`unread` of what is returned) are asked for again. `conversation`
         chooses one dialogue of the file (None: all); `progress` is told how many of how many sessions are read.
         """
 
-        async def work() -> list[Change]:
+        async def work() -> Changes:
             dialogues = read_dialogues(str(path)).dialogues
             ids = [dialogue.id for dialogue in dialogues]
             if conversation is not None and conversation not in ids:
                 raise BadInput(f"{path}: no conversation '{conversation}'; there are {', '.join(ids[:12])}")
             chosen = [d for d in dialogues if conversation in (None, d.id)]
             parts = [part for dialogue in chosen for part in parts_left(dialogue, self._keeper.bank)]
-            changes: list[Change] = []
+            changes = Changes()
             for done, part in enumerate(parts, start=1):
-                changes += (await self._keeper.read(part.session, part.note)).changes
+                taken = await self._keeper.read(part)
+                changes.extend(taken.changes)
+                changes.unread += tuple(f"{part.session.id}: {line}" for line in taken.remembered.unread)
                 if progress is not None:
                     progress(done, len(parts))
             return changes
@@ -119,7 +149,7 @@ class MemoryAgent:
 
         return await self._there(work())
 
-    def remember(self, text: str, *, speaker: str = "User", time: str | None = None) -> list[Change]:
+    def remember(self, text: str, *, speaker: str = "User", time: str | None = None) -> Changes:
         """Bring a message into the bank; see `aremember`."""
         return self._here(self.aremember(text, speaker=speaker, time=time))
 
@@ -133,7 +163,7 @@ class MemoryAgent:
         *,
         conversation: str | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Change]:
+    ) -> Changes:
         """Read a dialogue file into the bank; see `aread`. `progress` is called from another thread."""
         return self._here(self.aread(path, conversation=conversation, progress=progress))
 

@@ -8,20 +8,29 @@ from __future__ import annotations
 import asyncio
 import datetime
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from memfactory.agents.base import Answer, BankAgent, Remembered
 from memfactory.agents.components import component_learners, load_components, save_components
 from memfactory.core.errors import BadInput, TaskError, did_you_mean
+from memfactory.core.texts import nfc
 from memfactory.core.types import Call, Task
 from memfactory.data.dialogue import Session, Turn
+from memfactory.inference.ingest import Part
 from memfactory.inference.pending import Pending, Said
+from memfactory.memory.bank import MemoryBank
+from memfactory.memory.bank_folder import no_bank
 from memfactory.memory.item import MemoryItem
 from memfactory.memory.lance import LanceBank
 from memfactory.memory.layered import LayeredBank
 from memfactory.metrics.boxed import last_boxed
 from memfactory.rollouts.collect import ModelsFactory
+
+#: So often a message whose replies are not understood is tried before it waits for another start.
+MOST_TRIES = 3
+#: From a bank to the notes that it is to keep.
+Notes = Callable[[MemoryBank], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,22 @@ class Change:
 
 @dataclass(frozen=True)
 class Taken:
-    """A session that is in the bank now, what it changed there, and what the agent says about it."""
+    """A session that is in the bank now, what it changed there, and what the agent says about it.
+
+    With `remembered.unread` it is not in the bank: nothing of the replies was understood, and it is asked for again.
+    `said` is the number of a message. `error`: the message can never be read, and was given up.
+    """
 
     session: Session
     changes: tuple[Change, ...]
     remembered: Remembered
+    said: int | None = None
+    error: TaskError | None = None
+
+    @property
+    def unread(self) -> bool:
+        """Whether the session still has to be read."""
+        return bool(self.remembered.unread)
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,7 @@ class Keeper:
         self._clock = clock
         self._turn = asyncio.Lock()  # one session at a time; questions need not wait for it
         self._asked = 0
+        self._tries: dict[int, int] = {}  # in vain, of messages, while this lives
         self._view: LayeredBank = bank.fork()
         self._learned = bank.path / "components"
         self._components = component_learners(agent)
@@ -117,43 +138,46 @@ class Keeper:
             raise BadInput("a message needs a text and a speaker")
         return self.pending.add(who, said, self._clock() if time is None else _clean(time))
 
-    async def take_in(self) -> list[Taken]:
-        """Bring every message that waits into the bank, the oldest first, each as a session of its own.
+    async def take_in(self, until: int | None = None) -> list[Taken]:
+        """Bring every message that waits (`until`: up to that number) into the bank, each as a session of its own.
 
-        A message that the model can never read (`TaskError`) is given up and raised. Whatever else ends this
-        early, a service that fails or a cancellation, leaves the message waiting.
+        The oldest comes first. One whose replies are not understood waits on, at most `MOST_TRIES` times while this
+        keeper lives, and the next one comes. One that the model can never read (`TaskError`) is given up, and told in
+        what is returned. Whatever else ends this early, a service that fails or a cancellation, leaves the message
+        waiting.
         """
-        taken = []
+        taken: list[Taken] = []
+        tried: set[int] = set()
         async with self._turn:
-            while (said := self.pending.first) is not None:
-                name = f"chat-{said.number}"
-                session = Session(name, said.time, (Turn(name, said.speaker, said.text),))
-                note = self.pending.note(said)
-                try:
-                    taken.append(await self._read(session, "chat", note))
-                except TaskError:
-                    self.bank.set_meta(*note)
-                    raise
-                finally:
-                    self.pending.settle()
-        return taken
+            while True:
+                over = {number for number, tries in self._tries.items() if tries >= MOST_TRIES}
+                said = self.pending.first(tried | over, until)
+                if said is None:
+                    return taken
+                tried.add(said.number)
+                taken.append(await self._take(said))
 
-    async def read(self, session: Session, note: tuple[str, str]) -> Taken:
-        """Read a session into the bank; the note is kept with it, in the same commit.
+    async def read(self, part: Part) -> Taken:
+        """Read a session into the bank; how far its dialogue was read is kept with it, in the same commit.
 
         Raises `TaskError`, and leaves the bank as it was, for a session that the model cannot read.
         """
         async with self._turn:
             try:
-                return await self._read(session, "read", note)
+                return await self._read(part.session, "read", part.attempts, part.read, part.unread)
             except TaskError as error:
-                raise TaskError(f"session '{session.id}': {error}") from error
+                raise TaskError(f"session '{part.session.id}': {error}") from error
 
     async def ask(self, question: str, name: str | None = None) -> Reply:
-        """Answer a question from the bank. `name` tells questions apart whose draws must be repeatable."""
+        """Answer a question from the bank. `name` tells questions apart whose draws must be repeatable.
+
+        Raises `BadInput` for a bank that was not there and into which nothing has come yet.
+        """
         asked = _clean(question)
         if not asked:
             raise BadInput("a question needs a text")
+        if self.bank.new and not len(self.pending):
+            raise no_bank(self.bank.path, "there is nothing to answer from; tell it something first")
         self._asked += 1
         task = Task(name or f"question-{self._asked}", asked, None)
         calls: list[Call] = []
@@ -177,20 +201,64 @@ class Keeper:
             self._view = self.bank.fork()
             return gone
 
-    async def _read(self, session: Session, phase: str, note: tuple[str, str]) -> Taken:
+    async def _take(self, said: Said) -> Taken:
+        """Try to bring one message in."""
+        name = f"chat-{said.number}"
+        session = Session(name, said.time, (Turn(name, said.speaker, said.text),))
+        attempts = self.pending.attempts(said)
+        try:
+            taken = await self._read(
+                session,
+                "chat",
+                attempts,
+                lambda bank: self.pending.note(said),
+                lambda bank: self.pending.note_unread(said),
+            )
+            if taken.unread:
+                self._tries[said.number] = self._tries.get(said.number, 0) + 1
+            return replace(taken, said=said.number)
+        except TaskError as error:
+            self._note(self.pending.note(said))
+            return Taken(session, (), Remembered(), said.number, error)
+        finally:
+            self.pending.settle()
+
+    async def _read(self, session: Session, phase: str, attempts: int, read: Notes, unread: Notes) -> Taken:
+        """Let the agent read a session; `read` or `unread` are the bank's notes afterwards.
+
+        Every attempt has draws of its own.
+        """
         calls: list[Call] = []
         task = Task(session.id, "", session)
-        models = self._make_models(phase=phase, task=task, index=0, calls=calls)
+        models = self._make_models(phase=phase, task=task, index=attempts, calls=calls)
         before = self._view
         try:
             with self.bank.transaction():
                 remembered = await self.agent.remember(session, self.bank, models)
-                self.bank.set_meta(*note)
+                if remembered.unread:
+                    raise _NothingUnderstood(remembered)
+                self._note(read(self.bank))
                 changed = self.bank.changes()
+        except _NothingUnderstood as nothing:
+            self._note(unread(self.bank))
+            return Taken(session, (), nothing.remembered)
         finally:
             self._view = self.bank.fork()
         changes = tuple(Change(before.get(item_id), item) for item_id, item in changed.items())
         return Taken(session, tuple(c for c in changes if c.before != c.after), remembered)
+
+    def _note(self, notes: Mapping[str, str]) -> None:
+        with self.bank.transaction():
+            for key, text in notes.items():
+                self.bank.set_meta(key, text)
+
+
+class _NothingUnderstood(Exception):
+    """Ends the transaction of a session of which nothing was understood."""
+
+    def __init__(self, remembered: Remembered) -> None:
+        super().__init__()
+        self.remembered = remembered
 
 
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+")
@@ -207,17 +275,11 @@ def is_statement(text: str) -> bool:
     return any(not is_question(sentence) for sentence in _SENTENCE.split(text.strip()) if sentence)
 
 
-def qualified(session: Session, dialogue: str) -> Session:
-    """A session whose id, and whose turns' ids, begin with the dialogue's, so that a bank can hold several."""
-    turns: Sequence[Turn] = [replace(turn, id=f"{dialogue}/{turn.id}") for turn in session.turns]
-    return replace(session, id=f"{dialogue}/{session.id}", turns=tuple(turns))
-
-
 def _shown(answer: Answer) -> str:
     """What a user reads of a reply: the boxed answer, or all of it."""
     return last_boxed(answer.reply) or answer.reply.strip()
 
 
 def _clean(text: str) -> str:
-    """Text as it can be kept and shown: no broken surrogates, no zero bytes, one line."""
-    return " ".join(text.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ").split())
+    """Text as it can be kept and shown: composed, no broken surrogates, no zero bytes, one line."""
+    return " ".join(nfc(text.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ")).split())

@@ -40,8 +40,11 @@ def is_bank(path: str | Path) -> bool:
     return (Path(path).expanduser() / INFO).is_file()
 
 
-def no_bank(path: Path) -> BadInput:
-    """The error for a bank that is not there, with the banks beside it that it may have been meant for."""
+def no_bank(path: Path, what_then: str = "") -> BadInput:
+    """The error for a bank that is not there, with the banks beside it that it may have been meant for.
+
+    `what_then` says what would make one.
+    """
     folder = path.expanduser().parent
     names: list[str] = []
     with suppress(OSError):
@@ -49,7 +52,7 @@ def no_bank(path: Path) -> BadInput:
     hint = did_you_mean(path.name, names)
     if not hint and names:
         hint = f"; the banks in {folder}: {', '.join(names[:8])}{', …' if names[8:] else ''}"
-    return BadInput(f"{path}: no such memory bank{hint}")
+    return BadInput(f"{path}: no such memory bank{f'; {what_then}' * bool(what_then)}{hint}")
 
 
 def check_folder(path: Path) -> None:

@@ -145,6 +145,13 @@ def settle(plan: Plan, bank: MemoryBank, shown: Sequence[MemoryItem], on_error: 
     return Plan(tuple(legal), tuple(errors), plan.malformed)
 
 
+def is_lost(ordered: Plan, settled: Plan, bank: MemoryBank) -> bool:
+    """Whether a reply was wrong and nothing comes of it, and the bank does not have already what it says."""
+    if not settled.errors or settled.operations:
+        return False
+    return not ordered.operations or not all(o.text and bank.with_text(o.text) for o in ordered.operations)
+
+
 def carry_out(
     plan: Plan,
     bank: MemoryBank,

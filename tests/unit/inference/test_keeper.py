@@ -18,7 +18,7 @@ from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Message, Outcome, SamplingRequest, Task
 from memfactory.data.dialogue import Dialogue, Session, Turn
 from memfactory.inference.ingest import parts_left
-from memfactory.inference.keeper import Keeper, is_question, is_statement
+from memfactory.inference.keeper import Keeper, Taken, is_question, is_statement
 from memfactory.memory.bank import InMemoryBank, MemoryBank
 from memfactory.memory.lance import LanceBank
 from memfactory.samplers.scripted import ScriptedSampler
@@ -133,10 +133,10 @@ def test_a_service_that_fails_leaves_the_bank_as_it_was_and_the_message_waiting(
 def test_a_message_that_can_never_be_read_is_given_up_and_told(keeper: Keeper) -> None:
     keeper.say("long", "Ana")
     keeper.say("short", "Ana")
-    with pytest.raises(TaskError):
-        asyncio.run(keeper.take_in())
-    assert len(keeper.pending) == 1
-    assert [str(c) for taken in asyncio.run(keeper.take_in()) for c in taken.changes] == ["+ [m1] Ana: short"]
+    long, short = asyncio.run(keeper.take_in())
+    assert isinstance(long.error, TaskError) and not long.changes and short.error is None
+    assert len(keeper.pending) == 0
+    assert [str(change) for change in short.changes] == ["+ [m1] Ana: short"]
 
 
 def test_a_cancelled_message_waits_and_questions_see_only_what_was_committed(path: Path) -> None:
@@ -167,6 +167,110 @@ def test_a_cancelled_message_waits_and_questions_see_only_what_was_committed(pat
         asyncio.run(scenario(Keeper(Gated(), bank, models_of(ScriptedSampler(reply)))))
 
 
+class Choosy(Parrot):
+    """Understands no reply to what says "mumble", as long as it is `deaf`; adds half of it first."""
+
+    deaf = True
+
+    async def remember(self, session: Session, bank: MemoryBank, models: Models) -> Remembered:
+        done = await super().remember(session, bank, models)
+        if self.deaf and any("mumble" in turn.text for turn in session.turns):
+            return Remembered({}, ("manager: no JSON",), ("manager: no JSON",))
+        return done
+
+
+@pytest.fixture
+def choosy(path: Path) -> Iterator[Keeper]:
+    with open_bank(path) as bank:
+        yield Keeper(Choosy(), bank, models_of(ScriptedSampler(reply)), lambda: "3 May 2023")
+
+
+def test_a_message_that_was_not_understood_waits_and_is_tried_a_few_times(choosy: Keeper, path: Path) -> None:
+    async def told(text: str) -> list[tuple[int | None, bool, list[str]]]:
+        choosy.say(text, "Ana")
+        return [(one.said, one.unread, [str(c) for c in one.changes]) for one in await choosy.take_in()]
+
+    async def scenario() -> None:
+        assert await told("mumble") == [(1, True, [])]
+        assert held(choosy.bank) == [] and [item.text for item in choosy.memories.items()] == []
+        assert await told("one") == [(1, True, []), (2, False, ["+ [m1] Ana: one"])]
+        assert await told("two") == [(1, True, []), (3, False, ["+ [m2] Ana: two"])]
+        assert await told("three") == [(4, False, ["+ [m3] Ana: three"])], "enough for this process"
+        assert len(choosy.pending) == 1
+
+    asyncio.run(scenario())
+    choosy.bank.close()
+    with open_bank(path) as bank:
+        agent = Choosy()
+        agent.deaf = False
+        again = Keeper(agent, bank, models_of(ScriptedSampler(reply)), lambda: "3 May 2023")
+        assert tell(again) == ["+ [m4] Ana: mumble"] and len(again.pending) == 0
+    assert not (path / "pending.jsonl").exists()
+
+
+def test_a_session_that_was_not_understood_is_asked_for_again(choosy: Keeper) -> None:
+    def reading(*texts: str) -> list[tuple[str, int, bool]]:
+        parts = parts_left(dialogue(*texts), choosy.bank)
+        return [(p.session.id, p.attempts, asyncio.run(choosy.read(p)).unread) for p in parts]
+
+    assert reading("a", "mumble", "c") == [("d/s1", 0, False), ("d/s2", 0, True), ("d/s3", 0, False)]
+    assert held(choosy.bank) == ["Ana: a", "Ana: c"], "half a session is none"
+    assert reading("a", "mumble", "c") == [("d/s2", 1, True)]
+    choosy.agent.deaf = False  # type: ignore[attr-defined]
+    assert reading("a", "mumble", "c", "d") == [("d/s2", 2, False), ("d/s4", 0, False)]
+    assert held(choosy.bank) == ["Ana: a", "Ana: c", "Ana: mumble", "Ana: d"]
+    assert reading("a", "mumble", "c", "d") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [("read/d", "x y"), ("read/d", "-3 y"), ("unread/d", "["), ("unread/d", "7")]
+)
+def test_a_damaged_note_of_a_dialogue_is_one_line(keeper: Keeper, key: str, text: str) -> None:
+    keeper.bank.set_meta(key, text)
+    with pytest.raises(BadInput, match=f"note '{key}' is damaged"):
+        parts_left(dialogue("a"), keeper.bank)
+
+
+def test_every_attempt_draws_anew(choosy: Keeper) -> None:
+    seeds: list[int] = []
+
+    def answer(request: SamplingRequest) -> str:
+        seeds.append(request.seed)
+        return "x"
+
+    choosy._make_models = models_of(ScriptedSampler(answer))
+    for _ in range(3):
+        for part in parts_left(dialogue("mumble"), choosy.bank):
+            asyncio.run(choosy.read(part))
+    assert len(set(seeds)) == 3
+
+
+def test_of_messages_at_once_each_caller_gets_its_own(choosy: Keeper) -> None:
+    async def told(text: str) -> list[Taken]:
+        said = choosy.say(text, "Ana")
+        return [one for one in await choosy.take_in(said.number) if one.said == said.number]
+
+    async def scenario() -> list[list[Taken]]:
+        return await asyncio.gather(*map(told, ["one", "long", "mumble", "two"]))
+
+    [[one], [long], [mumble], [two]] = asyncio.run(scenario())
+    assert [str(change) for change in one.changes] == ["+ [m1] Ana: one"]
+    assert isinstance(long.error, TaskError) and mumble.unread
+    assert [str(change) for change in two.changes] == ["+ [m2] Ana: two"]
+    assert held(choosy.bank) == ["Ana: one", "Ana: two"] and len(choosy.pending) == 1
+
+
+def test_a_bank_that_was_not_there_answers_nothing(path: Path) -> None:
+    LanceBank(path.with_name("banks"), embedder="none", dim=1).close()
+    with open_bank(path) as bank:
+        keeper = keeper_of(bank)
+        with pytest.raises(
+            BadInput, match="nothing to answer from; tell it something first; did you mean 'banks'"
+        ):
+            asyncio.run(keeper.ask("where?"))
+        assert tell(keeper, "one") and str(asyncio.run(keeper.ask("where?"))) == "WHERE?"
+
+
 def test_messages_told_at_once_come_in_one_after_another(keeper: Keeper) -> None:
     async def both() -> None:
         keeper.say("one", "Ana")
@@ -195,7 +299,7 @@ def dialogue(*texts: str, name: str = "d") -> Dialogue:
 def read(keeper: Keeper, *texts: str, name: str = "d") -> list[str]:
     parts = parts_left(dialogue(*texts, name=name), keeper.bank)
     for part in parts:
-        asyncio.run(keeper.read(part.session, part.note))
+        asyncio.run(keeper.read(part))
     return [f"{part.session.id} {part.number}/{part.total}" for part in parts]
 
 

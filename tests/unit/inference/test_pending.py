@@ -21,24 +21,56 @@ def bank(tmp_path: Path) -> LanceBank:
 def texts(bank: LanceBank) -> list[tuple[int, str]]:
     """What waits, as a new process sees it."""
     pending, found = Pending(bank), []
-    while (said := pending.first) is not None:
+    while (said := pending.first()) is not None:
         found.append((said.number, said.text))
         pending._waiting.pop(0)
     return found
 
 
+def keep(bank: LanceBank, notes: dict[str, str]) -> None:
+    for key, text in notes.items():
+        bank.set_meta(key, text)
+
+
+def test_a_message_that_was_not_understood_waits_on_and_stops_no_other(bank: LanceBank) -> None:
+    pending = Pending(bank)
+    one, two = pending.add("Ana", "one", ""), pending.add("Ana", "two", "")
+    keep(bank, pending.note_unread(one))
+    assert pending.attempts(one) == 1 and pending.first({1}) == two and pending.first({1}, until=1) is None
+    keep(bank, pending.note(two))
+    pending.settle()
+    assert texts(bank) == [(1, "one")] and pending.attempts(one) == 1
+    assert pending.add("Ana", "three", "").number == 3
+    keep(bank, pending.note_unread(one))
+    assert Pending(bank).attempts(one) == 2
+    keep(bank, pending.note(one))
+    pending.settle()
+    assert texts(bank) == [(3, "three")], "the mark went forward only"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [("said", "x"), ("said", "-1"), ("said/unread", "[1]"), ("said/unread", "{")]
+)
+def test_a_damaged_note_is_one_line(bank: LanceBank, key: str, text: str) -> None:
+    keep(bank, Pending(bank).note(Pending(bank).add("Ana", "one", "")))
+    bank.set_meta(key, text)
+    with pytest.raises(BadInput, match=f"note '{key}' is damaged"):
+        Pending(bank)
+
+
 def test_a_message_waits_until_the_bank_notes_it(bank: LanceBank) -> None:
     pending = Pending(bank)
-    assert pending.first is None and len(pending) == 0
+    assert pending.first() is None and len(pending) == 0
     said = pending.add("Ana", "one\n\ud800", "3 May 2023")
     pending.add("Ben", "two", "")
     assert texts(bank) == [(1, "one\n\ud800"), (2, "two")]
-    bank.set_meta(*pending.note(said))
+    keep(bank, pending.note(said))
     # A kill before `settle`: the note decides, not the file.
     assert texts(bank) == [(2, "two")]
     pending.settle()
-    assert pending.first is not None and pending.first.text == "two"
-    bank.set_meta(*pending.note(pending.first))
+    second = pending.first()
+    assert second is not None and second.text == "two"
+    keep(bank, pending.note(second))
     pending.settle()
     assert texts(bank) == [] and not (bank.path / "pending.jsonl").exists()
     assert pending.add("Ana", "three", "").number == 3, "numbers are never used twice"
