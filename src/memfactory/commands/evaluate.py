@@ -71,7 +71,8 @@ def evaluate(cells: Sequence[Cell], console: Console) -> int:
     for text in (score_tables(entries), group_tables(entries), cost_table(entries)):
         if text:
             console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
-    for line in _judge_lines(entries):
+    changes = dict.fromkeys(line for entry in entries for line in entry.result.changes)
+    for line in (*_judge_lines(entries), *(f"warning: {change}" for change in changes)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nresult: {path}", highlight=False, markup=False, soft_wrap=True)
     _tell_failures(entries, console)
@@ -148,14 +149,15 @@ def _judge_lines(entries: Sequence[Entry]) -> list[str]:
 def _require_some_success(entries: Sequence[Entry]) -> None:
     predictions = [prediction for entry in entries for prediction in entry.result.predictions]
     if predictions and all(prediction.error for prediction in predictions):
-        raise BadInput(f"all {len(predictions)} rollouts failed; first: {predictions[0].error}")
+        first = predictions[0]
+        raise BadInput(f"all {len(predictions)} rollouts failed; first: {first.task_id}: {first.error}")
 
 
 def _tell_failures(entries: Sequence[Entry], console: Console) -> None:
     for entry in entries:
         failed = entry.result.errors
         if failed:
-            first = next(p.error for p in entry.result.predictions if p.error)
+            first = next(f"{p.task_id}: {p.error}" for p in entry.result.predictions if p.error)
             console.print(
                 f"warning: {entry.model} {entry.agent} {entry.result.name}: {failed} rollouts failed and score 0; "
                 f"first: {first}",

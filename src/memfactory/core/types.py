@@ -5,7 +5,7 @@ They hold plain Python values only: agents, environments and rewards see these a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,13 +67,29 @@ class SamplingRequest:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens of a prompt and of its completion as a server counted them; None where it does not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+def summed(counts: Iterable[int | None]) -> int | None:
+    """The sum, or None if any of them is unknown."""
+    known = list(counts)
+    return None if any(count is None for count in known) else sum(count or 0 for count in known)
+
+
+@dataclass(frozen=True)
 class Completion:
     """What a sampler drew for one request.
 
     `logprobs` are natural-log probabilities of `token_ids` under the sampling model at
     temperature 1 (one each; empty when the sampler cannot tell, and then not trainable).
     An end-of-sequence token is in `token_ids` only if it was sampled. `text` is what a server said that tells no ids,
-    or not only ids; `reasoning` the thought before it, if the server tells that apart.
+    or not only ids; `reasoning` the thought before it, if the server tells that apart. `usage` is what a server
+    counted, where the sampler knows no tokens; `changes` is what the server was asked otherwise than the request says,
+    one line each.
     """
 
     token_ids: tuple[int, ...]
@@ -82,6 +98,8 @@ class Completion:
     text: str | None = None
     policy_version: int = 0
     reasoning: str = ""
+    usage: Usage | None = field(default=None, compare=False)
+    changes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,8 @@ class Call:
     `text` is the answer alone: what the model thought before it is left out (`core.replies`). A reply without an
     answer, such as a thought that was cut off, has an empty `text`, and `problem` says in one line why. `raw` is the
     whole reply with its thought, where that is more than `text`.
-    `trainable` is true for calls of the policy; calls of frozen or remote roles are only recorded.
+    `trainable` is true for calls of the policy; calls of frozen or remote roles are only recorded. `usage` and
+    `changes` are those of the `Completion`.
     """
 
     module: str
@@ -106,6 +125,8 @@ class Call:
     prompt_text: str = ""
     raw: str | None = None
     problem: str = ""
+    usage: Usage | None = field(default=None, compare=False)
+    changes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def answer(self) -> str | None:
@@ -118,6 +139,16 @@ class Call:
     def whole(self) -> str:
         """The reply with its thought."""
         return self.text if self.raw is None else self.raw
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of the prompt: the server's count, or None where a server does not tell."""
+        return len(self.prompt_ids) if self.usage is None else self.usage.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """Tokens that were sampled: the server's count, or None where a server does not tell."""
+        return len(self.completion_ids) if self.usage is None else self.usage.completion_tokens
 
 
 @dataclass(frozen=True)
@@ -141,12 +172,15 @@ class MemoryState:
 class Verdict:
     """What a judge (`judge` is its name) made of a rollout: a value in [0, 1], or None if it could not be judged.
 
-    `said` is the judge's reply, or in one line why there is none.
+    `said` is the judge's reply, or in one line why there is none. `usage` are the tokens that it cost, None where
+    nobody was asked (known already, or shared with another rollout); `changes` are those of the `Completion`.
     """
 
     judge: str
     value: float | None
     said: str = ""
+    usage: Usage | None = field(default=None, compare=False)
+    changes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass

@@ -16,15 +16,19 @@ class Cost:
     """Sums over the rollouts of a set; `seconds` are wall time, all starts of the program together.
 
     `peak_memory_bytes` is the resident memory of this process and its children, looked at five times a second;
-    `peak_gpu_memory_bytes` is what torch allocated on the GPU, None without one.
+    `peak_gpu_memory_bytes` is what torch allocated on the GPU, None without one. Tokens are None where a server does
+    not tell them. Judges are apart; answers that they had given before cost nothing.
     """
 
     calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     seconds: float
     peak_memory_bytes: int
     peak_gpu_memory_bytes: int | None
+    judge_calls: int = 0
+    judge_prompt_tokens: int | None = 0
+    judge_completion_tokens: int | None = 0
 
 
 class PeakMemory:

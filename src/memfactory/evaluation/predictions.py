@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from memfactory.core.replies import answer_in
-from memfactory.core.types import Rollout, Task, Verdict
+from memfactory.core.types import Rollout, Task, Usage, Verdict, summed
 from memfactory.evaluation.metrics import METRICS, BatchMetric, metrics_for
 from memfactory.metrics.boxed import last_boxed
 
@@ -21,21 +21,23 @@ class Finished:
     """What is kept of a rollout, whatever it will be scored by.
 
     `operations` counts the operations on a memory bank by kind, for agents that have one. `verdicts` are those of
-    judges, by reward component. `trace` are the calls as text, if they are kept.
+    judges, by reward component. `trace` are the calls as text, if they are kept. Tokens are None where a server does
+    not tell them; `changes` is what servers were asked otherwise than the recipe says, one line each.
     """
 
     reply: str
     memories: tuple[str, ...]
     rewards: Mapping[str, float]
     calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     truncated_calls: int
     seconds: float
     error: str | None
     operations: Mapping[str, int]
     verdicts: Mapping[str, Verdict]
     trace: tuple[Mapping[str, str], ...] | None = None
+    changes: tuple[str, ...] = ()
 
     @property
     def judged(self) -> bool:
@@ -57,7 +59,8 @@ class Finished:
                 "memories": tuple(found["memories"]),
                 "rewards": dict(found["rewards"]),
                 "operations": dict(found["operations"]),
-                "verdicts": {name: Verdict(**verdict) for name, verdict in found["verdicts"].items()},
+                "verdicts": {name: _verdict(verdict) for name, verdict in found["verdicts"].items()},
+                "changes": tuple(found["changes"]),
                 "trace": None if trace is None else tuple(trace),
             }
         )
@@ -101,13 +104,15 @@ class Prediction:
 def finish(rollout: Rollout, *, trace: bool = False) -> Finished:
     """What is kept of a rollout; with `trace` its prompts and replies too."""
     outcome, calls = rollout.outcome, rollout.calls
+    changes = [line for call in calls for line in call.changes]
+    changes += [line for verdict in rollout.verdicts.values() for line in verdict.changes]
     return Finished(
         reply=outcome.reply if outcome is not None else "",
         memories=outcome.memories if outcome is not None else (),
         rewards=dict(rollout.rewards),
         calls=len(calls),
-        prompt_tokens=sum(len(call.prompt_ids) for call in calls),
-        completion_tokens=sum(len(call.completion_ids) for call in calls),
+        prompt_tokens=summed(call.prompt_tokens for call in calls),
+        completion_tokens=summed(call.completion_tokens for call in calls),
         truncated_calls=sum(call.finish_reason == "length" for call in calls),
         seconds=round(rollout.seconds, 3),
         error=rollout.error if outcome is not None or rollout.error else "the agent gave no outcome",
@@ -125,6 +130,7 @@ def finish(rollout: Rollout, *, trace: bool = False) -> Finished:
         )
         if trace
         else None,
+        changes=tuple(dict.fromkeys(changes)),
     )
 
 
@@ -197,6 +203,13 @@ def whole_digest(task: Task, task_digest: str) -> str:
     """
     text = f"{task_digest}\x1f{sorted(task.meta.items())!r}".encode(errors="backslashreplace")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def _verdict(value: Mapping[str, Any]) -> Verdict:
+    usage = value["usage"]
+    return Verdict(
+        **{**value, "usage": None if usage is None else Usage(**usage), "changes": tuple(value["changes"])}
+    )
 
 
 def _is_short(value: Any) -> bool:

@@ -87,13 +87,15 @@ def score_tables(entries: Sequence[Entry]) -> str:
 
 
 def cost_table(entries: Sequence[Entry]) -> str:
-    """Calls, tokens, seconds and peak memory, a row for each set."""
+    """Calls, tokens, seconds and peak memory, a row for each set; a dash where a server does not tell its tokens."""
+    judged = any(entry.result.cost.judge_calls for entry in entries)
     header = [
         *_owner_header(entries),
         "set",
         "calls",
         "prompt tokens",
         "completion tokens",
+        *(("judge calls", "judge prompt tokens", "judge completion tokens") if judged else ()),
         "s",
         "peak GiB",
     ]
@@ -103,14 +105,16 @@ def cost_table(entries: Sequence[Entry]) -> str:
         peak = f"{cost.peak_memory_bytes / 2**30:.2f}"
         if cost.peak_gpu_memory_bytes is not None:
             peak += f" + {cost.peak_gpu_memory_bytes / 2**30:.2f} GPU"
+        judge_tokens = (cost.judge_prompt_tokens, cost.judge_completion_tokens)
         name = entry.result.name if entry.benchmark is None else f"{entry.benchmark}/{entry.result.name}"
         rows.append(
             [
                 *_owner(entry, entries),
                 name,
                 f"{cost.calls:,}",
-                f"{cost.prompt_tokens:,}",
-                f"{cost.completion_tokens:,}",
+                _count(cost.prompt_tokens),
+                _count(cost.completion_tokens),
+                *((f"{cost.judge_calls:,}", *map(_count, judge_tokens)) if judged else ()),
                 f"{cost.seconds:,.1f}",
                 peak,
             ]
@@ -219,6 +223,10 @@ def _score(score: Score | None, counted_elsewhere: bool = False) -> str:
         return "–"
     text = f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
     return f"{text} ({score.unscored} unscored)" if score.unscored and not counted_elsewhere else text
+
+
+def _count(tokens: int | None) -> str:
+    return "–" if tokens is None else f"{tokens:,}"
 
 
 def _unjudged(result: SetResult, name: str) -> str:

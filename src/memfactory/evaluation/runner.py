@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from memfactory.core.errors import ServiceError
-from memfactory.core.types import Rollout, Task
+from memfactory.core.types import Rollout, Task, summed
 from memfactory.evaluation.cost import Cost, PeakMemory
 from memfactory.evaluation.journal import Journal, Key, Line
 from memfactory.evaluation.metrics import BATCHED, DEFAULT_METRICS, BatchMetric
@@ -174,12 +174,17 @@ class _SetRun:
         clocks: dict[str, float] = {}
         for line in self._lines:
             clocks[line.session] = max(clocks.get(line.session, 0.0), line.clock)
+        verdicts = [verdict for line in self._lines for verdict in line.finished.verdicts.values()]
+        asked = [verdict.usage for verdict in verdicts if verdict.usage is not None]
         gpu = [line.peak_gpu_memory for line in self._lines if line.peak_gpu_memory is not None]
         return Cost(
             calls=sum(line.finished.calls for line in self._lines),
-            prompt_tokens=sum(line.finished.prompt_tokens for line in self._lines),
-            completion_tokens=sum(line.finished.completion_tokens for line in self._lines),
+            prompt_tokens=summed(line.finished.prompt_tokens for line in self._lines),
+            completion_tokens=summed(line.finished.completion_tokens for line in self._lines),
             seconds=round(sum(clocks.values()), 3),
             peak_memory_bytes=max((line.peak_memory for line in self._lines), default=0),
             peak_gpu_memory_bytes=max(gpu, default=None),
+            judge_calls=len(asked),
+            judge_prompt_tokens=summed(usage.prompt_tokens for usage in asked),
+            judge_completion_tokens=summed(usage.completion_tokens for usage in asked),
         )

@@ -62,6 +62,11 @@ class SetResult:
     predictions: tuple[Prediction, ...]
 
     @property
+    def changes(self) -> tuple[str, ...]:
+        """What servers were asked otherwise than the recipe says, because they refused it, one line each."""
+        return tuple(dict.fromkeys(line for p in self.predictions for line in p.finished.changes))
+
+    @property
     def scores(self) -> dict[str, float]:
         """Only the means; a metric that scored nothing is 0.0."""
         return {name: score.mean or 0.0 for name, score in self.metrics.items()}
@@ -81,6 +86,7 @@ class SetResult:
             "operations": dict(self.operations),
             "judges": {name: asdict(judge) for name, judge in self.judges.items()},
             "cost": asdict(self.cost),
+            "changes": list(self.changes),
             "groups": {"group": {name: _as_json(scores) for name, scores in self.groups.items()}}
             if self.groups
             else {},

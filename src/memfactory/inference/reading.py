@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from memfactory.core.errors import BadInput
 from memfactory.core.files import disk_errors
-from memfactory.core.types import Rollout, Task
+from memfactory.core.types import Rollout, Task, summed
 from memfactory.metrics.boxed import last_boxed
 
 #: How every line of the output file begins (see `result_of`).
@@ -57,8 +57,8 @@ def result_of(rollout: Rollout, *, memories: bool) -> dict[str, Any]:
         "answer": reply if boxed is None else boxed,
         "reply": reply,
         "calls": len(rollout.calls),
-        "prompt_tokens": sum(len(call.prompt_ids) for call in rollout.calls),
-        "completion_tokens": sum(len(call.completion_ids) for call in rollout.calls),
+        "prompt_tokens": summed(call.prompt_tokens for call in rollout.calls),
+        "completion_tokens": summed(call.completion_tokens for call in rollout.calls),
         "error": rollout.error,
     }
     if rollout.task.answers:

@@ -225,8 +225,9 @@ def _controls(character: str) -> bool:
 
 def _title(number: int, call: ViewedCall) -> str:
     parts = [f"{number} {clean(call.module)}"]
-    if call.completion_tokens is not None:
-        parts.append(f"{call.prompt_tokens} + {call.completion_tokens} tokens")
+    counts = (call.prompt_tokens, call.completion_tokens)
+    if counts != (None, None):
+        parts.append(" + ".join("–" if count is None else str(count) for count in counts) + " tokens")
     if call.finish == "length":
         parts.append("cut at its limit")
     if call.advantage is not None:

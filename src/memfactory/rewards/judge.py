@@ -10,18 +10,20 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from memfactory.core.address import check_address
 from memfactory.core.bounds import AtLeastOne, Retries, Seconds
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.files import write_text
 from memfactory.core.registry import register
 from memfactory.core.replies import answer_in
-from memfactory.core.types import Message, Rollout, Verdict
+from memfactory.core.types import Message, Rollout, Usage, Verdict
 from memfactory.metrics.boxed import last_boxed
+from memfactory.models.chat_parameters import check_parameters
 from memfactory.models.openai_chat import (
     BadReply,
     OpenAIChat,
@@ -29,6 +31,7 @@ from memfactory.models.openai_chat import (
     lacks_key,
     read_choice,
     takes_template_options,
+    usage_of,
 )
 from memfactory.models.source import cache_dir
 from memfactory.modules.prompts import fill
@@ -46,7 +49,8 @@ class JudgeConfig:
     hold the word `right` or the word `wrong` (words in capitals as they stand, others in any case), not counting what
     it thinks before; `max_tokens` must leave room for both. `chat_template_kwargs` ({enable_thinking: false}) are sent
     to servers that have a chat template, never to OpenAI's own. `timeout_s` is for one attempt; `max_retries` follow
-    the first, with growing waits. Answers are kept in the folder `cache` (null: `judge` in MEMFACTORY_CACHE, else
+    the first, with growing waits. `extra_body`, `max_tokens_name` and `leave_out` are those of the sampler `openai`.
+    Answers are kept in the folder `cache` (null: `judge` in MEMFACTORY_CACHE, else
     ~/.cache/memfactory/judge).
     """
 
@@ -62,8 +66,14 @@ class JudgeConfig:
     max_retries: Retries = 5
     cache: str | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    max_tokens_name: str = "max_tokens"
+    leave_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.base_url is not None:
+            check_address(self.base_url)
+        check_parameters(self.max_tokens_name, self.leave_out, self.extra_body)
         for name in ("question", "gold", "answer"):
             if "{" + name + "}" not in self.prompt:
                 raise ValueError(f"prompt does not contain {{{name}}}")
@@ -91,6 +101,9 @@ class Judge:
         max_retries: int = 5,
         cache: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        max_tokens_name: str = "max_tokens",
+        leave_out: Sequence[str] = (),
     ) -> None:
         """Connects at the first question only. Raises `BadInput` when OpenAI's server lacks its key."""
         if lacks_key(base_url, api_key_env):
@@ -109,9 +122,15 @@ class Judge:
             max_concurrency=max_concurrency,
             timeout_s=timeout_s,
             max_retries=max_retries,
+            extra_body=extra_body,
+            max_tokens_name=max_tokens_name,
+            leave_out=leave_out,
+            key="reward 'judge': base_url" if base_url else "OPENAI_BASE_URL",
         )
+        self._sent = {"extra_body": dict(extra_body or {}), "leave_out": sorted(leave_out)}
+        self._sent = {name: value for name, value in self._sent.items() if value}
         self._folder = cache_dir() / "judge" if cache is None else Path(cache).expanduser()
-        self._asking: dict[str, asyncio.Task[tuple[float, str]]] = {}
+        self._asking: dict[str, asyncio.Task[Verdict]] = {}
 
     async def __call__(self, rollout: Rollout) -> Verdict | None:
         r"""The verdict on what stands in the reply's last `\boxed{}`, or on the whole reply without one.
@@ -131,26 +150,29 @@ class Judge:
             answer=(reply if boxed is None else boxed)[-LONGEST_ANSWER:],
         )
         try:
-            value, said = await self._verdict(prompt)
+            return await self._verdict(prompt)
         except (ServiceError, TaskError) as error:
-            return Verdict(self.model, None, str(error))
-        return Verdict(self.model, value, said)
+            return Verdict(self.model, None, str(error), Usage(), self._chat.changes)
 
-    async def _verdict(self, prompt: str) -> tuple[float, str]:
-        """From the cache, or from the server; the same question is under way once at most."""
-        content = [self._chat.base_url, self.model, prompt, self.right, self.wrong, self._options]
+    async def _verdict(self, prompt: str) -> Verdict:
+        """From the cache, or from the server; the same question is under way once at most, and paid for once."""
+        content: list[Any] = [self._chat.base_url, self.model, prompt, self.right, self.wrong, self._options]
+        if self._sent:
+            content.append(self._sent)
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         known = self._cached(key)
         if known is not None:
             return known
-        if key not in self._asking:
+        first = key not in self._asking
+        if first:
             self._asking[key] = asyncio.ensure_future(self._ask(key, prompt))
             self._asking[key].add_done_callback(lambda _: self._asking.pop(key, None))
         # Rollouts that wait for the same answer must not lose it when one of them is given up.
-        return await asyncio.shield(self._asking[key])
+        verdict = await asyncio.shield(self._asking[key])
+        return verdict if first else replace(verdict, usage=None)
 
-    async def _ask(self, key: str, prompt: str) -> tuple[float, str]:
-        def read(reply: Any) -> tuple[float, str]:
+    async def _ask(self, key: str, prompt: str) -> Verdict:
+        def read(reply: Any) -> tuple[float, str, Usage]:
             choice = read_choice(reply)
             said, cut = choice.parted(), choice.finish == "length"
             if said.answer is None:
@@ -160,25 +182,33 @@ class Judge:
                 raise BadReply("the judge was cut off before its verdict; raise its max_tokens")
             if value is None:
                 raise BadReply(f"the judge says neither {self.right} nor {self.wrong}: {said.answer[:80]!r}")
-            return value, said.answer
+            return value, said.answer, Usage(*usage_of(reply))
 
-        found = await self._chat.ask([Message("user", prompt)], read, label="judge", options=self._options)
-        self._keep(key, found[1])
-        return found
+        value, text, usage = await self._chat.ask(
+            [Message("user", prompt)], read, label="judge", options=self._options
+        )
+        verdict = Verdict(self.model, value, text, usage, self._chat.changes)
+        self._keep(key, verdict)
+        return verdict
 
-    def _cached(self, key: str) -> tuple[float, str] | None:
+    def _cached(self, key: str) -> Verdict | None:
         """A file that a crash left unreadable is no answer; it is asked for again and replaced."""
         try:
-            text = json.loads((self._folder / key[:2] / f"{key}.json").read_bytes())["reply"]
+            kept = json.loads((self._folder / key[:2] / f"{key}.json").read_bytes())
+            text = kept["reply"]
             value = read_verdict(text, self.right, self.wrong)
-        except (OSError, ValueError, KeyError, TypeError):
+            changes = tuple(map(str, kept.get("changes", ())))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        return None if value is None else (value, text)
+        return None if value is None else Verdict(self.model, value, text, None, changes)
 
-    def _keep(self, key: str, reply: str) -> None:
+    def _keep(self, key: str, verdict: Verdict) -> None:
         """Written beside and then renamed, under a name of its own: several processes may share the folder."""
         folder = self._folder / key[:2]
-        write_text(folder / f"{key}.json", json.dumps({"judge": self.model, "reply": reply}))
+        record: dict[str, Any] = {"judge": self.model, "reply": verdict.said}
+        if verdict.changes:
+            record["changes"] = list(verdict.changes)
+        write_text(folder / f"{key}.json", json.dumps(record))
 
 
 def read_verdict(reply: str, right: str, wrong: str) -> float | None:

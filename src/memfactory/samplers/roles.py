@@ -89,6 +89,8 @@ class SampledModel:
             prompt_text="\n\n".join(m.content for m in messages),
             raw=None if raw == text else raw,
             problem=reply.problem,
+            usage=completion.usage,
+            changes=completion.changes,
         )
         self.calls.append(call)
         return call

@@ -8,10 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memfactory.core.errors import BadInput, ServiceError, TaskError
-from memfactory.core.types import Completion, Message, SamplingParams, SamplingRequest
-from memfactory.samplers.openai import OpenAISampler
+from memfactory.core.types import Completion, Message, SamplingParams, SamplingRequest, Usage
+from memfactory.models.openai_chat import BadReply, Filtered, require_unfiltered
+from memfactory.samplers.openai import OpenAIConfig, OpenAISampler, read_completion
 from tests.openai_server import Server, reply, serving, thinking
 
 
@@ -104,6 +107,135 @@ def test_a_prompt_too_long_fails_the_task_only(server: Server) -> None:
         asyncio.run(OpenAISampler(server.url).sample(SamplingRequest((1,), SamplingParams(), seed=0)))
 
 
+FILTER = "The response was filtered due to the prompt triggering the content management policy."
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((400, {"error": {"message": FILTER}}), "answered 400: The response was filtered"),
+        ((413, b"<h1>Payload Too Large</h1>"), "answered 413: Payload Too Large"),
+        (reply("half of it", finish_reason="content_filter"), "filtered its reply"),
+        (reply(None, message={"content": None, "refusal": "I cannot\nhelp."}), "refused: I cannot help."),
+        ({"error": {"message": "flagged", "code": 403}}, "answered 403: flagged"),
+    ],
+)
+def test_a_prompt_that_is_refused_fails_the_task_only(server: Server, answer: Any, told: str) -> None:
+    server.script = [answer]
+    with pytest.raises(TaskError, match=f"^ask: the server {told}"):
+        sample(OpenAISampler(server.url, model="m", max_retries=3))
+    assert len(server.bodies) == 1, "asking again would change nothing"
+
+
+def test_an_unknown_refusal_is_the_prompts_fault_if_another_prompt_is_answered(server: Server) -> None:
+    def odd(body: Any) -> Any:
+        return (422, {"error": "no"}) if body["messages"][0]["content"] == "Where?" else reply()
+
+    server.script = [odd]
+    sampler = OpenAISampler(server.url, model="m")
+    for _ in range(2):
+        with pytest.raises(TaskError, match="ask: the server answered 422: no"):
+            sample(sampler)
+    assert len(server.bodies) == 3, "something harmless is asked once"
+    server.script = [(422, {"error": "stop: bad value of temperature"})]
+    with pytest.raises(ServiceError, match=r"answered 422: .*; leave_out: \[temperature\] asks without it"):
+        sample(OpenAISampler(server.url, model="m"))
+
+
+def test_a_server_without_quota_is_not_asked_again(server: Server) -> None:
+    server.script = [
+        (429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}})
+    ]
+    with pytest.raises(ServiceError, match="answered 429: You exceeded"):
+        sample(OpenAISampler(server.url, model="m", max_retries=3))
+    assert len(server.bodies) == 1
+
+
+def strict(body: Any) -> Any:
+    """As models that reason before they answer."""
+    if "max_tokens" in body:
+        return 400, {
+            "error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."}
+        }
+    if "temperature" in body:
+        return 400, {
+            "error": {"message": "'temperature' does not support 0 with this model.", "param": "temperature"}
+        }
+    return reply()
+
+
+def test_parameters_that_a_server_refuses_are_given_up_and_told(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script = [strict]
+    sampler = OpenAISampler(server.url, model="m", max_concurrency=2)
+    found = sample(sampler, 6, temperature=0.0)
+    assert [one.text for one in found] == ["Paris"] * 6
+    assert "temperature" not in server.bodies[-1] and server.bodies[-1]["max_completion_tokens"] == 20
+    told = [f"the server at {server.url}: it wants max_completion_tokens instead of max_tokens"]
+    assert found[-1].changes[:1] == tuple(told) and "temperature" in found[-1].changes[1]
+    assert [r.message for r in caplog.records] == list(found[-1].changes), "each is said once"
+    server.bodies.clear()
+    fields = {
+        "max_tokens_name": "max_completion_tokens",
+        "leave_out": ["temperature"],
+        "extra_body": {"stop": "."},
+    }
+    assert sample(OpenAISampler(server.url, model="m", **fields), temperature=0.0)[0].changes == ()
+    (body,) = server.bodies
+    assert body["stop"] == "." and "temperature" not in body and "max_tokens" not in body
+
+
+def test_tokens_are_those_that_the_server_counted(server: Server) -> None:
+    for usage, expected in (
+        ({"prompt_tokens": 120, "completion_tokens": 17}, Usage(120, 17)),
+        ({"prompt_tokens": "120", "completion_tokens": -1}, Usage()),
+        ({"completion_tokens": True}, Usage()),
+        (None, Usage()),
+        ("many", Usage()),
+    ):
+        server.script = [{**reply(), "usage": usage}]
+        assert sample(OpenAISampler(server.url, model="m"))[0].usage == expected
+
+
+_values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(
+        st.sampled_from(["choices", "message", "content", "finish_reason", "logprobs", "token", "logprob", "refusal",
+                         "usage", "completion_tokens", "error"]), inner, max_size=4),
+)  # fmt: skip
+
+
+@given(_values, st.sampled_from(["whole", "choice", "message", "logprobs"]))
+def test_no_reply_raises_more_than_it_may(value: Any, place: str) -> None:
+    whole: Any = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop", "logprobs": None}]}
+    if place == "whole":
+        whole = value
+    elif place == "choice":
+        whole["choices"] = [value]
+    else:
+        whole["choices"][0][place] = value
+    try:
+        require_unfiltered(whole)
+        found = read_completion(whole)
+    except (BadReply, Filtered):
+        return
+    assert isinstance(found.text, str) and len(found.token_ids) == len(found.logprobs)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"base_url": "localhost:8000"}, "base_url: .*try http://localhost:8000"),
+        ({"extra_body": {"messages": []}}, "messages cannot be set"),
+        ({"max_tokens_name": " "}, "max_tokens_name is empty"),
+    ],
+)
+def test_fields_are_checked_with_the_recipe(fields: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        OpenAIConfig(**fields)
+
+
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(ServiceError, match=r"the server at http://127\.0\.0\.1:9/v1 cannot be reached"):
         sample(OpenAISampler("http://127.0.0.1:9/v1", model="m", max_retries=0))
@@ -125,11 +257,21 @@ def test_no_more_requests_in_flight_than_allowed_in_every_loop(server: Server) -
     assert len(sample(sampler, 1)) == 1
 
 
-@pytest.mark.parametrize(("given", "kept"), [(None, ""), ("", ""), ("Ł\ud83d", "Ł\ud83d")])
+@pytest.mark.parametrize(("given", "kept"), [(None, ""), ("", ""), ("Ł\ud83d", "Ł\ufffd")])
 def test_strange_texts(server: Server, given: Any, kept: str) -> None:
-    server.script = [reply(given, finish_reason="content_filter")]
+    server.script = [reply(given, finish_reason="tool_calls")]
     (completion,) = sample(OpenAISampler(server.url, model="m"))
     assert (completion.text, completion.finish_reason) == (kept, "error")
+
+
+def test_bodies_that_no_reader_can_take_are_one_line(server: Server) -> None:
+    for body in (b"[" * 100_000, b'{"choices": ' + b"9" * 5000 + b"}", b"", b"<html>\n<p>hi", b'"\xff"'):
+        server.script = [(200, body)]
+        server.models = body
+        for model in ("m", None):
+            with pytest.raises(ServiceError, match="gave no chat completion: ") as caught:
+                sample(OpenAISampler(server.url, model=model, max_retries=0))
+            assert "\n" not in str(caught.value)
 
 
 def test_bad_settings_and_weights(server: Server) -> None:

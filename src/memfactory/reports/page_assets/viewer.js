@@ -241,7 +241,8 @@ function withMemory(rollout) {
 
 function callCards(rollout) {
   return withMemory(rollout).map((call, index) => {
-    const tokens = call.prompt_tokens === undefined ? null : `${number(call.prompt_tokens)} + ${number(call.completion_tokens)} tokens`;
+    const counts = [call.prompt_tokens, call.completion_tokens];
+    const tokens = counts.every((count) => count == null) ? null : `${counts.map((count) => (count == null ? "–" : number(count))).join(" + ")} tokens`;
     const head = make("div", "call-head", make("b", "", `${index + 1} ${call.module}`), tokens && make("span", "", tokens));
     if (call.finish === "length") head.append(make("span", "bad", "cut at its limit"));
     if (call.advantage !== undefined)
