@@ -11,7 +11,7 @@ from pathlib import Path
 from memfactory.core import registry
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.evaluation.options import EvalOptions
-from memfactory.recipe.files import config_folders, config_groups, find_recipe
+from memfactory.recipe.files import config_file, config_folders, config_groups, find_recipe
 from memfactory.recipe.load import Recipe, load_recipe
 from memfactory.recipe.roles import other_roles
 
@@ -122,8 +122,9 @@ def _benchmark(name: str | None, known: set[str]) -> tuple[list[str], Path | Non
     if name in known:
         return [f"benchmark={name}"], None
     path = Path(name).expanduser()
-    if path.suffix == ".yaml" and path.is_file():
-        return [], path
+    found = config_file(path)
+    if found is not None:
+        return [], found
     hint = did_you_mean(name, known) or f"; options: {', '.join(sorted(known))}, or a YAML file"
     raise BadInput(f"--benchmarks: there is no benchmark '{name}'{hint}")
 

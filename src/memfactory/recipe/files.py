@@ -8,22 +8,45 @@ from typing import Any
 
 from memfactory import assets
 from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.recipe.yaml_text import NotYaml, parse, read_bytes
+
+#: What the names of YAML files end in; the first goes before the other.
+ENDINGS = (".yaml", ".yml")
 
 
 def find_recipe(name: str) -> Path:
     """The recipe file of that path or shipped name. Raises `BadInput` with the nearest name."""
-    path = Path(name).expanduser()
-    if path.is_file() and path.suffix == ".yaml":
+    try:
+        path = Path(name).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+        beside = [str(near) for near in path.parent.glob("*.y*ml")]
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, too long a name, a zero byte
+        raise BadInput(f"recipe {name[:80]!r} is no file: {one_line(error)[:80]}") from error
+    if is_file and path.suffix in ENDINGS:
         return path.resolve()
     stem = name.removeprefix("recipes/").removesuffix(".yaml")
     shipped = assets.recipe_names()
     if stem in shipped:
         return assets.recipes() / f"{stem}.yaml"
-    if path.is_file():
-        raise BadInput(f"recipe '{name}': a recipe's file name must end in .yaml")
-    known = [*shipped, *(str(near) for near in path.parent.glob("*.yaml"))]
-    problem = "is a folder" if path.is_dir() else "is neither a file nor the name of a recipe that ships"
+    if is_file:
+        raise BadInput(f"recipe '{name}': a recipe's file name must end in .yaml or .yml")
+    unnamed = config_file(path) if name and not is_folder else None
+    if unnamed is not None:
+        return unnamed.resolve()
+    if not is_folder and path.exists():
+        raise BadInput(f"recipe '{name}' is no ordinary file")
+    known = [known for known in (*shipped, *beside) if known != name]
+    problem = "is a folder" if is_folder else "is neither a file nor the name of a recipe that ships"
     raise BadInput(f"recipe '{name}' {problem}{did_you_mean(stem, known) or '; see: memfactory recipes'}")
+
+
+def config_file(path: Path) -> Path | None:
+    """The YAML file of that path with or without its ending; None if there is none."""
+    named = [path] if path.suffix in ENDINGS else []
+    try:
+        return next((p for p in [*named, *(Path(f"{path}{end}") for end in ENDINGS)] if p.is_file()), None)
+    except OSError:
+        return None
 
 
 def config_folders(recipe: Path) -> list[Path]:
@@ -39,7 +62,7 @@ def config_groups(folders: Iterable[Path]) -> dict[str, set[str]]:
     """The config groups below the folders, and the options of each."""
     groups: dict[str, set[str]] = {}
     for folder in folders:
-        for path in folder.rglob("*.yaml"):
+        for path in (path for ending in ENDINGS for path in folder.rglob(f"*{ending}")):
             group = path.parent.relative_to(folder).as_posix()
             if group != ".":
                 groups.setdefault(group, set()).add(path.stem)
@@ -48,29 +71,17 @@ def config_groups(folders: Iterable[Path]) -> dict[str, set[str]]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """One YAML file as plain values, interpolations untouched. Raises `BadInput` naming file and line."""
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
-        content = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
-        raise unreadable(path, error) from error
-    if not OmegaConf.is_dict(content):
-        raise BadInput(f"{display(path)}: a recipe is a mapping of keys, not {type(content).__name__}")
-    found = OmegaConf.to_container(content, resolve=False)
-    return {str(key): value for key, value in found.items()}  # type: ignore[union-attr]
-
-
-def unreadable(path: Path, error: Exception) -> BadInput:
-    """The error to raise for a YAML file; it names the line, and the file that the parser names if any."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return BadInput(f"{display(path)}: cannot be read as YAML: {one_line(error)}")
-    named = Path(mark.name)
-    where = named if named.is_absolute() else path
-    problem = one_line(Exception(getattr(error, "problem", None) or error))
-    return BadInput(f"{display(where)}:{mark.line + 1}: not valid YAML: {problem}")
+        content = parse(read_bytes(path))
+    except NotYaml as error:
+        line = "" if error.line is None else f":{error.line}"
+        raise BadInput(f"{display(path)}{line}: {one_line(error)}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        kind = "a list" if isinstance(content, list) else f"the single value {str(content)[:40]!r}"
+        raise BadInput(f"{display(path)}: expected a mapping of keys, got {kind}")
+    return {str(key): value for key, value in content.items()}
 
 
 def display(path: Path) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from memfactory import assets
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.recipe.benchmarks import put_benchmark
-from memfactory.recipe.files import config_folders, config_groups, display, one_line, read_yaml, unreadable
+from memfactory.recipe.files import config_file, config_folders, config_groups, display, one_line, read_yaml
+from memfactory.recipe.interpolations import grows_too_long
 from memfactory.recipe.origins import COMMAND_LINE, DEFAULT, leaves, nearest_origin, set_origin
 from memfactory.recipe.overrides import ChooseOption, Delete, Override, SetValue, parse_overrides
 from memfactory.recipe.values import MISSING, join
@@ -47,6 +48,10 @@ def compose(
     folders = config_folders(recipe)
     groups = config_groups(folders)
     overrides = parse_overrides(arguments, groups)
+    if not read_yaml(recipe):
+        raise BadInput(
+            f"{display(recipe)}: the recipe is empty; it needs at least defaults: [memagent] or a model"
+        )
     listed = _listed_groups(recipe, [recipe.parent, *folders, assets.recipes()])
     config, files = _hydra_compose(recipe, folders, groups, _hydra_overrides(overrides, listed))
     origins: dict[str, str] = {}
@@ -68,6 +73,10 @@ def compose(
         if config._get_node(key) is None:
             OmegaConf.update(config, key, fallback, force_add=True)
             origins[key] = DEFAULT
+    too_long = grows_too_long(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+    if too_long is not None:
+        where = nearest_origin(origins, too_long)
+        raise BadInput(f"{where}: {too_long}: becomes endlessly long when its ${{...}} are filled in")
     return Layers(_resolve(config, "", origins), origins)
 
 
@@ -90,9 +99,10 @@ def _keep_option(
 
 def _listed_groups(recipe: Path, folders: list[Path]) -> set[str]:
     """Groups that the defaults lists of a recipe, and of the recipes that it extends, name."""
-    found, waiting, seen = set(), [recipe], set()
+    found, seen = set(), set()
+    waiting: list[tuple[Path, tuple[Path, ...]]] = [(recipe, (recipe,))]
     while waiting:
-        path = waiting.pop()
+        path, way = waiting.pop()
         seen.add(path)
         defaults = read_yaml(path).get("defaults")
         for entry in defaults if isinstance(defaults, list) else []:
@@ -101,8 +111,14 @@ def _listed_groups(recipe: Path, folders: list[Path]) -> set[str]:
                     word = str(name).removeprefix("optional ").removeprefix("override ")
                     found.add(word.strip("/ ").split("@")[0])
             elif isinstance(entry, str) and entry != "_self_":
-                extended = [folder / f"{entry.strip('/')}.yaml" for folder in folders]
-                waiting += [file for file in extended if file.is_file() and file not in seen][:1]
+                extended = [config_file(folder / entry.strip("/")) for folder in folders]
+                file = next((file for file in extended if file is not None), None)
+                if file in way and file is not None:
+                    names = [display(one) for one in (*way[way.index(file) :], file)]
+                    circle = " extends ".join(names if len(names) < 6 else [*names[:3], "...", *names[-2:]])
+                    raise BadInput(f"{display(path)}: defaults: recipes in a circle: {circle}")
+                if file is not None and file not in seen:
+                    waiting.append((file, (*way, file)))
     return found
 
 
@@ -127,35 +143,34 @@ def _hydra_compose(
 ) -> tuple[DictConfig, list[tuple[Path, str]]]:
     """The merged config, and the files it was merged from with the key below which each was put."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException, MissingConfigException
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
-    search = [folder.as_uri() for folder in [*folders, assets.recipes()] if folder.is_dir()]
-    quoted = ",".join("'" + _unquote_uri(uri).replace("'", r"\'") + "'" for uri in search)
-    arguments = [*overrides, f"hydra.searchpath=[{quoted}]"]
+    from memfactory.recipe.source import hydra_over
+
+    search = [folder for folder in [recipe.parent, *folders, assets.recipes()] if folder.is_dir()]
     try:
         # A defaults list without `_self_` gets it at the end, which is what one means; Hydra warns of it.
         with (
             warnings.catch_warnings(action="ignore"),
-            initialize_config_dir(str(recipe.parent), job_name="memfactory", version_base="1.3"),
+            hydra_over(search),
         ):
-            config = hydra_compose(recipe.stem, arguments)
+            config = hydra_compose(recipe.stem, overrides)
             chosen = (
                 GlobalHydra.instance()
                 .config_loader()
-                .compute_defaults_list(recipe.stem, arguments, RunMode.RUN)
+                .compute_defaults_list(recipe.stem, overrides, RunMode.RUN)
             )
     except MissingConfigException as error:
         raise BadInput(f"{display(recipe)}: defaults: {_missing(error.missing_cfg_file, groups)}") from error
-    except YAMLError as error:
-        raise unreadable(recipe, error) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(f"{display(recipe)}: cannot be composed: {one_line(error)}") from error
-    except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RecursionError) as error:
+        problem = str(error) or str(error.__cause__ or "its defaults list cannot be understood")
+        raise BadInput(f"{display(recipe)}: cannot be composed: {one_line(Exception(problem))}") from error
+    except RecursionError as error:
+        raise BadInput(f"{display(recipe)}: its defaults lists lead back to themselves") from error
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         raise BadInput(
             f"{display(recipe)}: its defaults list cannot be understood: {one_line(error)}"
         ) from error
@@ -163,9 +178,10 @@ def _hydra_compose(
     for default in chosen.defaults:
         path = str(default.config_path or "")
         if path and not path.startswith("hydra/"):
-            for folder in [recipe.parent, *folders, assets.recipes()]:
-                if (folder / f"{path}.yaml").is_file():
-                    files.append((folder / f"{path}.yaml", default.package or ""))
+            for folder in search:
+                file = config_file(folder / path)
+                if file is not None:
+                    files.append((file, default.package or ""))
                     break
     return config, files
 
@@ -233,16 +249,10 @@ def _resolve(node: DictConfig | ListConfig, key: str, origins: Mapping[str, str]
             value = node[name]
         except InterpolationToMissingValueError:
             return MISSING
-        except (OmegaConfBaseException, ValueError, KeyError) as error:
+        except (OmegaConfBaseException, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInput(f"{nearest_origin(origins, where)}: {where}: {one_line(error)}") from error
         return _resolve(value, where, origins) if isinstance(value, DictConfig | ListConfig) else value
 
     if isinstance(node, ListConfig):
         return [entry(number) for number in range(len(node))]
     return {name: entry(name) for name in node}
-
-
-def _unquote_uri(uri: str) -> str:
-    from urllib.parse import unquote
-
-    return unquote(uri)

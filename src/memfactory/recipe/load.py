@@ -16,7 +16,7 @@ from memfactory.recipe.render import to_yaml
 from memfactory.recipe.roles import check_roles
 from memfactory.recipe.schema import RecipeSchema
 from memfactory.recipe.validate import Validator
-from memfactory.recipe.values import Invalid, plain
+from memfactory.recipe.values import MISSING, Invalid, plain
 
 Command = Literal["train", "eval", "infer"]
 
@@ -90,6 +90,9 @@ def load_recipe(
         schema: RecipeSchema = Validator(_below(unread)).dataclass(layers.values, RecipeSchema, "")
     except Invalid as error:
         raise _bad_input(layers.origins, path, error.key, error.problem) from None
+    if not isinstance(schema, RecipeSchema):  # one of its own keys is ???, which no other rule can do without
+        missing = next((key for key, value in layers.values.items() if value == MISSING), "model")
+        raise _bad_input(layers.origins, path, missing, "a value is needed; set it in the recipe")
     recipe = Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
     _check_complete(recipe, command)
     check_roles(recipe, command)

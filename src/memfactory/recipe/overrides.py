@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memfactory.core.errors import BadInput, did_you_mean
+from memfactory.recipe.interpolations import DEEPEST, find_nested
 
 _FORM = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=\s~+]+?)(?P<rest>=.*)?", re.DOTALL)
 
@@ -48,6 +49,8 @@ def parse_overrides(arguments: Iterable[str], groups: Mapping[str, Iterable[str]
 
 
 def _parse(argument: str, groups: Mapping[str, Iterable[str]]) -> Override:
+    if not argument.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in argument):
+        raise BadInput(f"command line: {ascii(argument)[:80]} is not UTF-8 text")
     match = _FORM.fullmatch(argument)
     if match is None or not (match["rest"] or match["sign"] == "~"):
         raise BadInput(f"command line: '{argument}' is neither key=value nor group=option nor ~key")
@@ -57,6 +60,8 @@ def _parse(argument: str, groups: Mapping[str, Iterable[str]]) -> Override:
     if match["sign"] == "~":
         return Delete(key)
     value = parse_value(match["rest"][1:])
+    if find_nested(value) or find_nested(key):
+        raise BadInput(f"command line: {key[:60]}: ${{...}} nested more than {DEEPEST} levels deep")
     if key in groups and not isinstance(value, Mapping):
         if value is None:
             return Delete(key)
@@ -81,7 +86,7 @@ def parse_value(text: str) -> Any:
         if parsed.is_sweep_override():
             return text
         return _plain(parsed.value())
-    except (HydraException, ValueError, TypeError):
+    except (HydraException, ValueError, TypeError, RecursionError):
         return text
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
+from memfactory.core.errors import BadInput
 from memfactory.models.openai_chat import base_url_or_default, lacks_key
+from memfactory.recipe.files import read_yaml
 from memfactory.recipe.schema import RecipeSchema, RoleConfig
 from memfactory.recipe.values import nearest, plain
 
@@ -115,7 +115,7 @@ def _check_frozen(recipe: Recipe, key: str, role: str, config: RoleConfig) -> No
 def _initial_weights(path: Path, role: str) -> str:
     """What the role was in a run, by the run's recipe; dots if that cannot be read."""
     try:
-        recipe: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe: Any = read_yaml(path)
         return str((recipe.get("roles") or {}).get(role, {}).get("path") or recipe["model"]["path"])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+    except (BadInput, AttributeError, KeyError, TypeError):
         return "..."
