@@ -60,7 +60,7 @@ class ScoringLearner:
         """The model's weights; a tied output layer is not listed, as in a saved model."""
         yield from self.model.named_parameters()
 
-    def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[list[float]]:
         """Log-probabilities of completion tokens, by a full forward pass without a cache."""
         import torch
 
@@ -68,7 +68,7 @@ class ScoringLearner:
         for row in rows:
             ids = torch.tensor([[*row.prompt_ids, *row.completion_ids]])
             with torch.inference_mode():
-                scores = self.model(input_ids=ids).logits[0].float().log_softmax(-1)
+                scores = (self.model(input_ids=ids).logits[0].float() / temperature).log_softmax(-1)
             start = len(row.prompt_ids) - 1
             result.append([float(scores[start + n, token]) for n, token in enumerate(row.completion_ids)])
         return result

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from memfactory.algorithms.losses import policy_loss
+from memfactory.learners.local import LocalLearner
+
+from ..unit.learners.models import random_model, random_rows
 
 CALLS, TOKENS = 5, 7
 
@@ -102,3 +105,23 @@ def test_loss_and_gradient_are_those_of_trl(trainer_class, loss_type, level, set
     result.loss.backward()
     expected.backward()
     torch.testing.assert_close(mine.grad, other.grad)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.3])
+def test_log_probs_at_a_temperature_are_those_of_trl(trainer_class, temperature):
+    from trl.trainer.utils import add_fused_lm_head
+
+    model, rows = random_model(), random_rows()
+    add_fused_lm_head(model, temperature=temperature)
+    stub = SimpleNamespace(
+        model_kwarg_keys=set(),
+        args=SimpleNamespace(report_to=[]),
+        accelerator=SimpleNamespace(autocast=contextlib.nullcontext, is_main_process=False),
+    )
+    scored = LocalLearner(model=random_model(), device="cpu").logprobs(rows, temperature)
+    for row, mine in zip(rows, scored, strict=True):
+        ids = torch.tensor([row.prompt_ids + row.completion_ids])
+        theirs = trainer_class._get_per_token_logps_and_entropies(
+            stub, model, ids, torch.ones_like(ids), len(row.completion_ids)
+        )[0]
+        torch.testing.assert_close(torch.tensor([mine]), theirs, atol=3e-5, rtol=1e-4)

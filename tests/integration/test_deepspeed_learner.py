@@ -36,8 +36,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 OBJECTIVES = {
     "full": Objective(denominator="rollout"),
-    "lora": Objective(denominator="rollout"),
-    "kl": Objective(kl_coef=0.05, tis_cap=2.0, minibatches=2, epochs=2),
+    "lora": Objective(denominator="rollout", temperature=1.3),
+    "kl": Objective(kl_coef=0.05, tis_cap=2.0, minibatches=2, epochs=2, temperature=0.7),
 }
 #: name → ranks, fields of the deepspeed learner
 CASES: dict[str, tuple[int, dict[str, Any]]] = {

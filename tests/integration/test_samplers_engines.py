@@ -63,7 +63,7 @@ def test_seeds_make_different_draws_and_equal_seeds_equal_ones(sampler: Any, pro
     assert len(set(drawn)) == 10
 
 
-def test_logprobs_are_those_of_the_model_at_temperature_1(
+def test_logprobs_are_those_of_the_distribution_at_the_requests_temperature(
     sampler: Any, prompts: Prompts, policy_folder: Any
 ) -> None:
     requests = requests_for(prompts)
@@ -72,8 +72,11 @@ def test_logprobs_are_those_of_the_model_at_temperature_1(
         Row(r.prompt_ids, c.token_ids, c.logprobs, 0.0, n)
         for n, (r, c) in enumerate(zip(requests, completions, strict=True))
     ]
-    for row, expected in zip(rows, ScoringLearner(policy_folder).logprobs(rows), strict=True):
-        assert row.behaviour_logprobs == pytest.approx(expected, abs=5e-4)
+    learner = ScoringLearner(policy_folder)
+    for kind, params in enumerate(MIXED):
+        mine = rows[kind :: len(MIXED)]
+        for row, expected in zip(mine, learner.logprobs(mine, params.temperature or 1.0), strict=True):
+            assert row.behaviour_logprobs == pytest.approx(expected, abs=5e-4)
 
 
 def test_end_of_sequence_is_kept_only_if_sampled(sampler: Any, prompts: Prompts, codec: Any) -> None:

@@ -50,6 +50,7 @@ def test_synced_weights_pass_and_prefixes_are_forgotten(
 def test_stale_weights_are_found_out(sampler: Any, policy_folder: Path, prompts: Any) -> None:
     learner = ScoringLearner(policy_folder)
     check_parity(sampler, learner, prompts[:6], THRESHOLD)
+    check_parity(sampler, learner, prompts[:6], THRESHOLD, temperature=0.7)
     learner.perturb(seed=9)
     with pytest.raises(ParityError, match=r"differ by up to [\d.]+ nats .* threshold 0.001"):
         check_parity(sampler, learner, prompts[:6], THRESHOLD)
@@ -57,7 +58,7 @@ def test_stale_weights_are_found_out(sampler: Any, policy_folder: Path, prompts:
 
 def test_not_a_number_is_found_out(sampler: Any, policy_folder: Path, prompts: Any) -> None:
     learner = ScoringLearner(policy_folder)
-    learner.logprobs = lambda rows: [[float("nan")] * len(row.completion_ids) for row in rows]  # type: ignore
+    learner.logprobs = lambda rows, temperature: [[float("nan")] * len(row.completion_ids) for row in rows]  # type: ignore
     with pytest.raises(ParityError, match="nan"):
         check_parity(sampler, learner, prompts[:2], THRESHOLD)
 

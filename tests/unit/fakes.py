@@ -54,7 +54,7 @@ class FakeLearner:
         self.updates += 1
         return {"loss": float("nan") if len(rows) == 13 else 0.5, "tokens": 10.0}
 
-    def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[list[float]]:
         return [[0.0] * len(row.completion_ids) for row in rows]
 
     def named_weights(self) -> Iterator[tuple[str, Any]]:

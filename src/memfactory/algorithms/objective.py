@@ -16,6 +16,9 @@ class Objective:
 
     `epochs` passes over the rows, each cut into `minibatches` optimizer steps. `tis_cap` caps the
     truncated importance weight between sampler and learner; None switches it off.
+
+    `temperature` is that of the rollouts. The policy that acted, and so the one that is trained, is softmax(logits /
+    temperature): the learner scores under it, and so does the reference of a KL term.
     """
 
     kind: LossKind = "ppo_clip"
@@ -27,3 +30,4 @@ class Objective:
     tis_cap: float | None = None
     epochs: int = 1
     minibatches: int = 1
+    temperature: float = 1.0

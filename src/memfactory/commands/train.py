@@ -211,6 +211,7 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
             dynamic_sampling=algorithm.dynamic_sampling,
             log_rollouts=schema.trainer.log_rollouts,
             parity_threshold=schema.trainer.parity_threshold,
+            temperature=schema.sampling.train.temperature,
         ),
         environment,
         collector,
@@ -231,6 +232,7 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
         tis_cap=algorithm.tis_cap,
         epochs=algorithm.epochs,
         minibatches=algorithm.minibatches,
+        temperature=schema.sampling.train.temperature,
     )
     return source, learner, objective
 

@@ -84,8 +84,9 @@ def summed(counts: Iterable[int | None]) -> int | None:
 class Completion:
     """What a sampler drew for one request.
 
-    `logprobs` are natural-log probabilities of `token_ids` under the sampling model at
-    temperature 1 (one each; empty when the sampler cannot tell, and then not trainable).
+    `logprobs` are natural-log probabilities of `token_ids` under softmax(logits / T), T being the request's
+    temperature (1 for a greedy request), before `top_k` and `top_p` cut it (one each; empty when the sampler
+    cannot tell, and then not trainable).
     An end-of-sequence token is in `token_ids` only if it was sampled. `text` is what a server said that tells no ids,
     or not only ids; `reasoning` the thought before it, if the server tells that apart. `usage` is what a server
     counted, where the sampler knows no tokens; `changes` is what the server was asked otherwise than the request says,

@@ -25,8 +25,8 @@ class Learner(Protocol):
         """
         ...
 
-    def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
-        """Log-probabilities of each row's completion tokens under the current weights, in order."""
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[list[float]]:
+        """Log-probabilities of each row's completion tokens under softmax(logits / temperature), in order."""
         ...
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -32,9 +32,9 @@ class ScoringModule(torch.nn.Module):
         self.head = scorer.head
         self._scorer = scorer
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of the batch; see `scoring.TokenScorer`."""
-        return self._scorer(batch)
+        return self._scorer(batch, temperature)
 
 
 def start_engine(

@@ -18,8 +18,8 @@ from memfactory.algorithms.rows import Batch, collate, forward_length, micro_gro
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Row
 
-Scorer = Callable[[Batch], tuple[Tensor, Tensor]]
-"""Log-probs and entropies of a batch; see `scoring.TokenScorer`."""
+Scorer = Callable[[Batch, float], tuple[Tensor, Tensor]]
+"""Log-probs and entropies of a batch at a temperature; see `scoring.TokenScorer`."""
 
 FILLER = Row((0,), (0,), (0.0,), 0.0, 0)
 """The row of an empty micro-batch: it costs one token and has no weight."""
@@ -115,7 +115,7 @@ def micro_loss(scorer: Scorer, micro: MicroBatch, objective: Objective) -> LossP
     start of the update, and the old log-probs are the ones just computed. Rows without behaviour log-probs
     (supervised traces) have no ratio and no mismatch.
     """
-    logp, entropy = scorer(micro.batch)
+    logp, entropy = scorer(micro.batch, objective.temperature)
     old = micro.old_logp
     if old is None and objective.tis_cap is not None:
         old = logp.detach()
@@ -149,6 +149,7 @@ def score_rows(
     device: torch.device,
     agree: Callable[[int], int] = lambda steps: steps,
     packed: bool = False,
+    temperature: float = 1.0,
 ) -> list[Tensor]:
     """Log-probs (nats) of each row's completion tokens, `[length]` each, on the CPU, in the order of the rows.
 
@@ -160,11 +161,11 @@ def score_rows(
     passes = agree(len(groups))  # before the first: ranks of a sharded model run each pass together
     for chosen in groups:
         batch = collate([rows[filled[i]] for i in chosen], device, packed=packed)
-        logp, _ = scorer(batch)
+        logp, _ = scorer(batch, temperature)
         for place, i in enumerate(chosen):
             scores[filled[i]] = logp[place][batch.mask[place]].cpu()
     for _ in range(passes - len(groups)):
-        scorer(collate([FILLER], device, packed=packed))
+        scorer(collate([FILLER], device, packed=packed), temperature)
     return scores
 
 

@@ -34,7 +34,7 @@ class NoLearner:
         """Nothing: what learns has a learner of its own."""
         return {}
 
-    def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[list[float]]:
         """Raises `BadInput`: there are no weights here to compare with."""
         raise BadInput("learner 'none' holds no weights; use learner=local to train the policy")
 

@@ -170,9 +170,12 @@ class PolicyLearner:
             mine = sorted(i for share in shares for i in share.rows)
             old, ref = None, None
             if objective.tis_cap is not None and several:
-                old = dict(zip(mine, self._score([rows[i] for i in mine]), strict=True))
+                old = dict(
+                    zip(mine, self._score([rows[i] for i in mine], objective.temperature), strict=True)
+                )
             if objective.kl_coef > 0 and rows:
-                ref = dict(zip(mine, self._score_reference([rows[i] for i in mine]), strict=True))
+                theirs = self._score_reference([rows[i] for i in mine], objective.temperature)
+                ref = dict(zip(mine, theirs, strict=True))
             self._model.train()
             try:
                 for _ in range(objective.epochs if rows else 0):
@@ -240,9 +243,9 @@ class PolicyLearner:
         """While active, these parameters are whole on this rank."""
         return nullcontext()
 
-    def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
-        """Log-probs (nats, temperature 1) of each row's completion tokens under the current weights, in order."""
-        return [scores.tolist() for scores in self._score(rows)]
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[list[float]]:
+        """Log-probs (nats) of each row's completion tokens under the current weights, in order."""
+        return [scores.tolist() for scores in self._score(rows, temperature)]
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Weights under Hugging Face names, adapters merged, in the type of computation (float32 or bfloat16).
@@ -289,18 +292,19 @@ class PolicyLearner:
         """The largest of all ranks' numbers of forward passes: a sharded model needs all ranks in each."""
         return max(self._ranks.gather(steps))
 
-    def _score(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+    def _score(
+        self, rows: Sequence[Row], temperature: float, scorer: Scorer | None = None
+    ) -> list[torch.Tensor]:
         from memfactory.learners.microbatches import score_rows
 
-        return score_rows(self._scorer, rows, self._budget, self._device, self._agree, self._packed)
+        return score_rows(
+            scorer or self._scorer, rows, self._budget, self._device, self._agree, self._packed, temperature
+        )
 
-    def _score_reference(self, rows: Sequence[Row]) -> list[torch.Tensor]:
-        from memfactory.learners.microbatches import score_rows
-
+    def _score_reference(self, rows: Sequence[Row], temperature: float) -> list[torch.Tensor]:
         if self._reference_scorer is not None:
-            scorer = self._reference_scorer
-            return score_rows(scorer, rows, self._budget, self._device, self._agree, self._packed)
+            return self._score(rows, temperature, self._reference_scorer)
         if not self._lora:
             raise BadInput("kl_coef > 0 needs the reference model: build the learner with reference=True")
         with self._model.disable_adapter():
-            return self._score(rows)
+            return self._score(rows, temperature)

@@ -48,19 +48,19 @@ class TokenScorer:
             soft_cap=getattr(config, "final_logit_softcapping", None),
         )
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Score one batch at temperature 1.
+    def __call__(self, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Score one batch under softmax(logits / temperature), the distribution that acts when sampling at it.
 
         Returns:
             `logp`: `[calls, tokens]` float32 nats, 0 where masked, with a graph if gradients are enabled;
-            `entropy`: `[n]` nats of the predicted distribution at each completion token, without a graph.
+            `entropy`: `[n]` nats of that distribution at each completion token, without a graph.
         """
         with self._autocast(batch.input_ids.device):
             # Where positions begin again, transformers' masks keep the rows of a packed sequence apart.
             places = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
             output = self._decoder(input_ids=batch.input_ids, use_cache=False, **places)
             hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.positions)
-            logp, entropy = self.head(hidden, batch.targets)
+            logp, entropy = self.head(hidden, batch.targets, temperature)
         scattered = torch.zeros(batch.mask.shape, device=logp.device).masked_scatter(batch.mask, logp)
         return scattered, entropy
 
@@ -139,20 +139,23 @@ class ChunkedHead(torch.nn.Module):
             logits = torch.tanh(logits / self._soft_cap) * self._soft_cap
         return logits
 
-    def forward(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probs of the targets and entropies, both `[n]` in nats, for hidden states `[n, width]`."""
         if hidden.shape[0] <= self._rows:  # one chunk: keeping it costs no more than the chunk itself
-            return self._score_chunk(hidden, targets)
+            return self._score_chunk(hidden, targets, temperature)
         parts = []
         for piece, wanted in zip(hidden.split(self._rows), targets.split(self._rows), strict=True):
             if torch.is_grad_enabled():
-                parts.append(checkpoint(self._score_chunk, piece, wanted, use_reentrant=False))
+                parts.append(checkpoint(self._score_chunk, piece, wanted, temperature, use_reentrant=False))
             else:
-                parts.append(self._score_chunk(piece, wanted))
+                parts.append(self._score_chunk(piece, wanted, temperature))
         return torch.cat([logp for logp, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
-    def _score_chunk(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logp, entropy = _SelectedLogprob.apply(self.logits(hidden), targets)
+    def _score_chunk(self, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logits = self.logits(hidden)
+        if temperature != 1.0:
+            logits = logits / temperature
+        logp, entropy = _SelectedLogprob.apply(logits, targets)
         return logp, entropy
 
 

@@ -11,6 +11,7 @@ from memfactory.core.errors import BadInput
 from memfactory.recipe.components import find_plugin, load_components
 from memfactory.recipe.files import display, find_recipe
 from memfactory.recipe.layers import Layers, compose
+from memfactory.recipe.learnable import check_learnable
 from memfactory.recipe.origins import DEFAULT, nearest_origin, origin_of
 from memfactory.recipe.render import to_yaml
 from memfactory.recipe.roles import check_roles
@@ -96,6 +97,8 @@ def load_recipe(
     recipe = Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
     _check_complete(recipe, command)
     check_roles(recipe, command)
+    if command == "train":
+        check_learnable(recipe)
     return recipe
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from memfactory.algorithms.objective import AdvantageMethod, Denominator, LossKind
-from memfactory.core.bounds import AtLeastOne, Bounds, Count, NotNegative, Seed, Share, TorchDevice
+from memfactory.core.bounds import AtLeastOne, Bounds, Count, NotNegative, Positive, Seed, Share, TorchDevice
 from memfactory.core.registry import component_field
 from memfactory.evaluation.metrics import MetricName
 
@@ -33,7 +33,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Draw:
-    """How completions are drawn. `temperature` 0 is greedy, `top_k` 0 is no limit."""
+    """How completions are drawn. `temperature` 0 is greedy, `top_k` 0 is no limit.
+
+    For training the temperature must be above 0 and nothing cut by `top_p` or `top_k`: see `recipe.learnable`.
+    """
 
     temperature: NotNegative = 1.0
     top_p: Share = 1.0
@@ -97,7 +100,7 @@ class AlgorithmConfig:
     kl_coef: NotNegative = 0.0
     denominator: Denominator = "token"
     constant_length: AtLeastOne | None = None
-    tis_cap: NotNegative | None = None
+    tis_cap: Positive | None = None
     epochs: AtLeastOne = 1
     minibatches: AtLeastOne = 1
     drop_zero_variance: bool = True
@@ -110,8 +113,6 @@ class AlgorithmConfig:
             raise ValueError(
                 "dynamic_sampling draws for groups that are dropped; it needs drop_zero_variance"
             )
-        if self.advantages == "rloo" and self.group_size < 2:
-            raise ValueError("group_size must be at least 2 for advantages 'rloo'")
 
 
 @dataclass(frozen=True)

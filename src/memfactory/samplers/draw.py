@@ -62,11 +62,7 @@ def draw(
     subset = len(random_rows) < len(params)
     chosen = [params[row] for row in random_rows] if subset else params
     index = torch.tensor(random_rows, device=logits.device) if subset else None
-    scores = logits if index is None else logits.index_select(0, index)
-    temperatures = {p.temperature for p in chosen}
-    if temperatures != {1.0}:
-        column = [[p.temperature] for p in chosen]
-        scores = scores / torch.tensor(column, dtype=scores.dtype, device=scores.device)
+    scores = _tempered(logits if index is None else logits.index_select(0, index), chosen)
     if any(p.top_k > 0 or p.top_p < 1.0 for p in chosen):
         scores = _truncate(scores, [p.top_k for p in chosen], [p.top_p for p in chosen])
     points = uniforms([seeds[row] for row in random_rows], [positions[row] for row in random_rows])
@@ -74,6 +70,27 @@ def draw(
     if index is None:
         return drawn
     return logits.argmax(dim=-1).index_copy(0, index, drawn)
+
+
+def drawn_logprobs(
+    logits: torch.Tensor, params: Sequence[SamplingParams], drawn: torch.Tensor
+) -> torch.Tensor:
+    """Log-probability (nats) of each row's drawn token under softmax(logits / T), see `Completion.logprobs`.
+
+    `logits` is [rows, vocabulary], `drawn` is [rows] of int64. Returns [rows] of float32.
+    """
+    scores = _tempered(logits.float(), params)
+    return scores.log_softmax(dim=-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+
+
+def _tempered(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Each row divided by its temperature; greedy rows stay. [rows, vocabulary]."""
+    import torch
+
+    temperatures = [p.temperature or 1.0 for p in params]
+    if set(temperatures) == {1.0}:
+        return logits
+    return logits / torch.tensor(temperatures, dtype=logits.dtype, device=logits.device).unsqueeze(-1)
 
 
 def _invert(probabilities: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, FinishReason, SamplingRequest
 from memfactory.samplers.checks import check_request
-from memfactory.samplers.draw import draw
+from memfactory.samplers.draw import draw, drawn_logprobs
 from memfactory.samplers.driver import Driver
 
 if TYPE_CHECKING:
@@ -178,13 +178,14 @@ class _HfEngine:
         import torch
 
         rows = batch.rows
+        params = [s.request.params for s in rows]
         ids = draw(
             logits,
-            [s.request.params for s in rows],
+            params,
             [s.request.seed for s in rows],
             [len(s.token_ids) for s in rows],
         )
-        logprobs = logits.log_softmax(dim=-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+        logprobs = drawn_logprobs(logits, params, ids)
         finished = []
         for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
             if row.done:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from memfactory.samplers.vllm_draw import LOGPROBS_MODE
+
 #: What a launcher of ranks sets: a server is no rank.
 _OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -46,7 +48,7 @@ def serve_arguments(
         "--skip-tokenizer-init",  # ids in, ids out
         "--enable-scale-out",  # the endpoint that takes and gives ids
         "--generation-config=vllm",  # never the folder's own sampling defaults
-        "--logprobs-mode=raw_logprobs",  # of the model's distribution, before our draw
+        f"--logprobs-mode={LOGPROBS_MODE}",
         "--logits-processors=memfactory.samplers.vllm_plugin:SeededDraw",
         "--worker-extension-cls=memfactory.samplers.vllm_plugin.PolicyWeights",
         "--disable-log-stats",

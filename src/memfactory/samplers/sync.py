@@ -24,6 +24,7 @@ def sync_and_check(
     version: int,
     tokens: int = CHECK_TOKENS,
     ranks: Ranks = ALONE,
+    temperature: float = 1.0,
 ) -> dict[str, float]:
     """Load the learner's weights (or adapters) into the sampler as `version`, then compare log-probabilities.
 
@@ -38,7 +39,7 @@ def sync_and_check(
     seconds = time.perf_counter() - start
     return {
         "sync/seconds": seconds,
-        **check_parity(sampler, learner, prompts, threshold, tokens, ranks),
+        **check_parity(sampler, learner, prompts, threshold, tokens, ranks, temperature),
         **figures_of(sampler),
     }
 
@@ -50,9 +51,11 @@ def check_parity(
     threshold: float,
     tokens: int = CHECK_TOKENS,
     ranks: Ranks = ALONE,
+    temperature: float = 1.0,
 ) -> dict[str, float]:
-    """Greedy-sample a few tokens for each prompt and compare the log-probabilities of both sides.
+    """Sample a few tokens for each prompt and compare the log-probabilities of both sides.
 
+    Greedy, but at a `temperature` of training other than 1 drawn at it: then the check shows that both sides apply it.
     `threshold` bounds the largest absolute difference in nats: about 1e-3 in float32, 0.1 in bfloat16.
     Returns `sync/parity_max`, `sync/parity_mean` (nats) and `sync/parity_seconds`. Raises `ParityError`
     over the threshold or for a log-probability that is no number, `BadInput` without prompts. Every engine of a
@@ -61,7 +64,7 @@ def check_parity(
     if not prompts:
         raise BadInput("the parity check needs at least one prompt")
     start = time.perf_counter()
-    params = SamplingParams(temperature=0.0, max_tokens=tokens)
+    params = SamplingParams(temperature=0.0 if temperature == 1.0 else temperature, max_tokens=tokens)
     requests = [SamplingRequest(tuple(ids), params, seed=0, label="parity check") for ids in prompts]
     engines = engines_of(sampler)
     completions = asyncio.run(_sample_all(engines, requests))
@@ -69,7 +72,7 @@ def check_parity(
         _row(number, request, completion)
         for number, (request, completion) in enumerate(zip(requests * len(engines), completions, strict=True))
     ]
-    theirs = _score(learner, rows)
+    theirs = _score(learner, rows, temperature)
     by_rank = ranks.gather(
         [
             abs(a - b)
@@ -100,7 +103,7 @@ async def _sample_all(engines: Sequence[Sampler], requests: Sequence[SamplingReq
     return await asyncio.gather(*(engine.sample(request) for engine in engines for request in requests))
 
 
-def _score(learner: Learner, rows: Sequence[Row]) -> list[list[float]]:
+def _score(learner: Learner, rows: Sequence[Row], temperature: float) -> list[list[float]]:
     """The learner's log-probabilities of each row; what several engines drew alike is scored once."""
     numbers: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     different: list[Row] = []
@@ -109,7 +112,7 @@ def _score(learner: Learner, rows: Sequence[Row]) -> list[list[float]]:
         if key not in numbers:
             numbers[key] = len(different)
             different.append(row)
-    scored = learner.logprobs(different)
+    scored = learner.logprobs(different, temperature)
     return [scored[numbers[row.prompt_ids, row.completion_ids]] for row in rows]
 
 

@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, FinishReason, SamplingRequest
 from memfactory.samplers.router import ServerFailed
+from memfactory.samplers.vllm_draw import LOGPROBS_MODE
 
 #: What a server must be started with, for messages.
 FLAGS = (
     "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --generation-config vllm "
-    "--logprobs-mode raw_logprobs --logits-processors memfactory.samplers.vllm_plugin:SeededDraw "
+    f"--logprobs-mode {LOGPROBS_MODE} --logits-processors memfactory.samplers.vllm_plugin:SeededDraw "
     "--worker-extension-cls memfactory.samplers.vllm_plugin.PolicyWeights"
 )
 #: What else it must be started with, if it is to take adapters.
@@ -173,7 +174,7 @@ class VllmClient:
         if not found or not all(isinstance(facts, dict) for facts in found):
             raise BadInput(f"{self.url} has no workers that take weights; start it with: {FLAGS}")
         facts = found[0]
-        if not facts.get("draw") or facts.get("logprobs") != "raw_logprobs":
+        if not facts.get("draw") or facts.get("logprobs") != LOGPROBS_MODE:
             raise BadInput(f"{self.url} does not draw as this run does; start it with: {FLAGS}")
         return ServerFacts(
             int(facts["vocabulary"]),

@@ -6,10 +6,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from memfactory.core.types import SamplingParams, SamplingRequest
-from memfactory.samplers.draw import draw
+from memfactory.samplers.draw import draw, drawn_logprobs
 
 if TYPE_CHECKING:
     import torch
+
+#: vLLM's `logprobs_mode` for the draw below. Its own log-probs are of temperature 1, or of what the draw has left.
+LOGPROBS_MODE = "processed_logits"
 
 
 @lru_cache(maxsize=1)
@@ -20,7 +23,8 @@ def seeded_draw() -> type:
     class SeededDraw(LogitsProcessor):  # type: ignore[misc,valid-type]
         """Draws each row's token and makes it the only choice of the greedy sampling that follows.
 
-        Requests carry `extra_args={"draw": pack(request)}`; others are left alone.
+        Requests carry `extra_args={"draw": pack(request)}`; others are left alone. The token's logit becomes its
+        log-probability (`Completion.logprobs`), which vLLM reports as it is with `logprobs_mode` LOGPROBS_MODE.
         """
 
         def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -36,23 +40,27 @@ def seeded_draw() -> type:
             process_dict_updates(self._rows, batch_update, _state)
 
         def apply(self, logits: torch.Tensor) -> torch.Tensor:
-            """Raise the drawn token of each row above all others. [rows, vocabulary], in place."""
+            """Leave nothing but the drawn token of each row, with its log-probability. [rows, vocabulary], in place."""
             import torch
 
-            rows = sorted(row for row, (params, _, _) in self._rows.items() if params.temperature > 0)
+            rows = sorted(self._rows)
             if not rows:
                 return logits
             states = [self._rows[row] for row in rows]
+            params = [params for params, _, _ in states]
             index = torch.tensor(rows, device=logits.device)
             everything = len(rows) == logits.shape[0]
+            ours = logits if everything else logits.index_select(0, index)
             drawn = draw(
-                logits if everything else logits.index_select(0, index),
-                [params for params, _, _ in states],
+                ours,
+                params,
                 [seed for _, seed, _ in states],
                 # The list holds one entry for each token already drawn, also after a preemption.
                 [len(output_ids) for _, _, output_ids in states],
             )
-            logits[index, drawn] = torch.finfo(logits.dtype).max
+            logprobs = drawn_logprobs(ours, params, drawn)
+            logits[index] = -torch.inf
+            logits[index, drawn] = logprobs.to(logits.dtype)
             return logits
 
     return SeededDraw

@@ -17,7 +17,7 @@ from memfactory.core.compat import let_modules_be_scanned, prepare_imports, quie
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, SamplingRequest
 from memfactory.samplers.vllm_adapters import AdapterSlot, slot_rank
-from memfactory.samplers.vllm_draw import pack, repack_tied_head
+from memfactory.samplers.vllm_draw import LOGPROBS_MODE, pack, repack_tied_head
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ class VllmEngine:
                     model=str(model_folder),
                     skip_tokenizer_init=True,  # ids in, ids out
                     generation_config="vllm",  # never the folder's own sampling defaults
-                    logprobs_mode="raw_logprobs",  # of the model's distribution, before our draw
+                    logprobs_mode=LOGPROBS_MODE,
                     logits_processors=[seeded_draw()],
                     disable_log_stats=True,
                     use_tqdm_on_load=False,

@@ -33,7 +33,7 @@ class GroupSettings:
 
     With `dynamic_sampling`, groups of further tasks are added for those whose rewards do not differ, at most
     `max_refills` times a step; the latter make no rows but stay in the step's figures. At least `log_rollouts`
-    rollouts a step are kept as readable text, in whole groups.
+    rollouts a step are kept as readable text, in whole groups. `temperature` is that of the rollouts.
     """
 
     tasks_per_step: int
@@ -44,6 +44,7 @@ class GroupSettings:
     max_refills: int = 3
     log_rollouts: int = 4
     parity_threshold: float = 0.05
+    temperature: float = 1.0
 
 
 class RolloutSource:
@@ -115,6 +116,7 @@ class RolloutSource:
             self.settings.parity_threshold,
             version,
             ranks=self.ranks,
+            temperature=self.settings.temperature,
         )
 
     def rest(self) -> None:

@@ -75,7 +75,7 @@ def test_figures_of_all_ranks_are_added_up() -> None:
 def test_scoring_runs_as_many_passes_as_all_agree_on() -> None:
     passes = []
 
-    def scorer(batch):  # type: ignore[no-untyped-def]
+    def scorer(batch, temperature):  # type: ignore[no-untyped-def]
         passes.append(batch.input_ids.shape)
         return torch.full(batch.mask.shape, -2.0), torch.zeros(int(batch.mask.sum()))
 

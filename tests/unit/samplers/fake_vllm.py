@@ -30,7 +30,7 @@ class FakeVllm:
         self.facts: dict[str, Any] = {
             "vocabulary": 100,
             "max_model_len": 64,
-            "logprobs": "raw_logprobs",
+            "logprobs": "processed_logits",
             "draw": True,
             "device": "cpu",
         }
