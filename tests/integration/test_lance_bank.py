@@ -16,7 +16,7 @@ import numpy
 import pytest
 
 from memfactory.core.errors import BadInput, UserError
-from memfactory.memory import lance
+from memfactory.memory import lance, layered
 from memfactory.memory.item import MemoryItem
 from memfactory.memory.lance import LanceBank
 
@@ -138,6 +138,31 @@ def test_folders_that_are_no_bank(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds other things"):
         LanceBank(tmp_path / "full", embedder="e", dim=4)
     assert os.listdir(tmp_path / "full") == ["thesis.tex"]
+
+
+def test_a_bank_with_decomposed_texts_from_before_is_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, item_id = "Zoe\u0308 ate a cre\u0302pe", "e\u0301"
+    monkeypatch.setattr(layered, "_composed", lambda item: item)
+    with LanceBank(tmp_path / "bank", embedder="e", dim=4) as bank:
+        bank.insert(MemoryItem(item_id, text, embedding=[1, 0, 0, 0]))
+    monkeypatch.undo()
+    with LanceBank(tmp_path / "bank") as bank:
+        assert bank.get(item_id).text == text  # type: ignore[union-attr]
+        for asked in (text, "Zo\u00eb ate a cr\u00eape"):
+            assert [item.id for item in bank.with_text(asked)] == [item_id]
+            assert [hit.item.id for hit in bank.search_text(asked.split()[0], 1)] == [item_id]
+        assert "\u00e9" in bank
+        with pytest.raises(ValueError, match="is taken"):
+            bank.insert(MemoryItem("\u00e9", "again"))
+        assert (
+            bank.update("\u00e9", key="k").text == "Zo\u00eb ate a cr\u00eape"
+            and len(list(bank.items())) == 1
+        )
+        bank.delete("\u00e9")
+    with LanceBank(tmp_path / "bank", mode="read") as bank:
+        assert len(bank) == 0 and list(bank.items()) == []
 
 
 def test_another_embedder_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,13 @@ def nfc(text: str) -> str:
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
+def forms(text: str) -> tuple[str, ...]:
+    """The forms in which a text may have been kept: composed, as it is, decomposed; each once."""
+    if text.isascii():
+        return (text,)
+    return tuple(dict.fromkeys((nfc(text), text, unicodedata.normalize("NFD", text))))
+
+
 def cut(text: str, longest: int) -> str:
     """The text, or its first and last `longest / 2` characters with a note of how many are missing between them."""
     if len(text) <= longest:

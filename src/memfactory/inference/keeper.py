@@ -190,10 +190,10 @@ class Keeper:
 
     async def forget(self, item_id: str) -> MemoryItem:
         """Delete a memory; returns what it was. Raises `BadInput` for an id that is not there."""
-        wanted = item_id.strip().strip("[]")
-        if wanted.isdigit():
-            wanted = f"m{wanted}"
+        wanted = nfc(item_id.strip().strip("[]"))
         async with self._turn:
+            if wanted.isdigit() and wanted not in self.bank:
+                wanted = f"m{wanted}"
             if self.bank.get(wanted) is None:
                 known = [item.id for item in self._view.items(embeddings=False)]
                 raise BadInput(f"there is no memory '{wanted[:40]}'{did_you_mean(wanted, known)}")

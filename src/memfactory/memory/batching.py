@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy
 
+from memfactory.core.texts import nfc
 from memfactory.memory.cache import DiskCache, text_key
 
 
@@ -72,7 +73,7 @@ class BatchingEmbedder(ABC):
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # another asyncio.run: futures of the last one are gone with it
             self._loop, self._wanted, self._worker = loop, {}, None
-        whole = [self._prefixed(text, query) for text in texts]
+        whole = [self._prefixed(nfc(text), query) for text in texts]
         known = self._known(whole)
         waiting: dict[str, asyncio.Future[numpy.ndarray]] = {}
         for text in whole:
@@ -90,7 +91,7 @@ class BatchingEmbedder(ABC):
 
     def embed_now(self, texts: Sequence[str], *, query: bool = False) -> numpy.ndarray:
         """The same outside of an event loop."""
-        whole = [self._prefixed(text, query) for text in texts]
+        whole = [self._prefixed(nfc(text), query) for text in texts]
         known = self._known(whole)
         missing = [text for text in dict.fromkeys(whole) if text not in known]
         return self._stacked(whole, known | self._encode_all(missing))

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy
 
+from memfactory.core.texts import nfc
 from memfactory.memory.item import MemoryItem
 
 # A word, or one character of a script that is written without spaces.
@@ -52,8 +53,8 @@ class TextIndex:
 
 @lru_cache(maxsize=200_000)
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text that BM25 compares: lower-case, without English stop words, Porter stems."""
-    return tuple(_stem(word) for word in _TOKEN.findall(text.lower()) if word not in _stop_words())
+    """The words of a text that BM25 compares: composed, lower-case, without English stop words, Porter stems."""
+    return tuple(_stem(word) for word in _TOKEN.findall(nfc(text.lower())) if word not in _stop_words())
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -35,6 +36,17 @@ class MemoryItem:
     sources: tuple[str, ...] = ()
     number: int = 0
     embedding: numpy.ndarray | None = field(default=None, compare=False, repr=False)
+
+
+_OWN_ID = re.compile(r"m([1-9][0-9]{0,17})")  # as far as numbers of 64 bits reach
+#: Every number from here on may be part of an id that is no bank's own.
+FIRST_LONG = 10**18
+
+
+def own_number(item_id: str) -> int | None:
+    """The number in an id as banks give them (`m12`); None for any other id (`m007`, `m` and forty digits)."""
+    found = _OWN_ID.fullmatch(item_id)
+    return int(found.group(1)) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy
 
 from memfactory.core.errors import DiskError, UserError
 from memfactory.memory.bank_folder import BankInfo
-from memfactory.memory.item import Hit, MemoryItem
+from memfactory.memory.item import Hit, MemoryItem, own_number
 from memfactory.memory.vectors import SLACK, exact_scores
 
 TABLE = "items"
@@ -175,9 +175,13 @@ class Snapshot:
         return found
 
     def items(self, *, embeddings: bool = True) -> Iterator[MemoryItem]:
-        """Every item by number, page after page."""
-        for first in range(0, self.last_number + 1, _PAGE):
-            page = self._read(f"number >= {first} AND number < {first + _PAGE}", embeddings)
+        """Every item by number, page after page. Numbers may have gaps of any size."""
+        with lance_errors(self._path):
+            found = self.table.search().where(f"state = '{ITEM}'").select(["number"]).to_arrow()["number"]
+        numbers = numpy.sort(found.to_numpy())
+        for first in range(0, len(numbers), _PAGE):
+            last = numbers[min(first + _PAGE, len(numbers)) - 1]
+            page = self._read(f"number >= {numbers[first]} AND number <= {last}", embeddings)
             yield from sorted(page, key=lambda item: item.number)
 
     def with_text(self, text: str) -> list[MemoryItem]:
@@ -205,8 +209,8 @@ class Snapshot:
 
     def may_hold(self, item_id: str) -> bool:
         """Whether an id may be here, told from its number alone."""
-        digits = item_id[1:]
-        return not (item_id[:1] == "m" and digits.isdecimal() and int(digits) > self.last_number)
+        number = own_number(item_id)
+        return number is None or number <= self.last_number
 
     def _read(self, where: str, embeddings: bool = True) -> list[MemoryItem]:
         columns = [*_PLAIN, "embedding"] if embeddings else list(_PLAIN)

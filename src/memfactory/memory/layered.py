@@ -6,21 +6,20 @@ results in every store.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
 from memfactory.core.errors import BadInput
-from memfactory.memory.item import MemoryItem, Vector
+from memfactory.core.texts import nfc
+from memfactory.memory.item import FIRST_LONG, MemoryItem, Vector, own_number
 from memfactory.memory.layered_reader import BankState, LayeredReader, TextIndexOnce
 from memfactory.memory.layers import Layer, Shadows, compacted
 from memfactory.memory.vectors import unit
 
 #: Left out of an update: stays as it is.
 KEEP: Any = type("Keep", (), {"__repr__": lambda self: "KEEP"})()
-_OWN_ID = re.compile(r"m([1-9][0-9]{0,17})")
 
 
 class LayeredBank(LayeredReader):
@@ -66,13 +65,16 @@ class LayeredBank(LayeredReader):
         Raises `ValueError` for an id that is taken, an empty text or an embedding that does not fit.
         """
         self._writable()
+        item = _composed(item)
         number = self._next_number
+        while not item.id and number >= FIRST_LONG and f"m{number}" in self:
+            number += 1
         item_id = item.id or f"m{number}"
         if item.id:
-            own = _OWN_ID.fullmatch(item.id)
-            number = max(number, int(own.group(1))) if own else number
+            own = own_number(item.id)
+            number = number if own is None else max(number, own)
             # An own id beyond all numbers given cannot be there: no look-up, which on disk costs milliseconds.
-            if (own is None or int(own.group(1)) < self._next_number) and item.id in self:
+            if (own is None or own < self._next_number) and item.id in self:
                 raise ValueError(f"the id '{item.id}' is taken")
         stored = self._put(replace(item, id=item_id, number=number))
         self._length += 1
@@ -102,7 +104,12 @@ class LayeredBank(LayeredReader):
         old = self.get(item_id)
         if old is None:
             raise KeyError(item_id)
-        if text is not KEEP and text != old.text and embedding is KEEP and old.embedding is not None:
+        if (
+            text is not KEEP
+            and nfc(text) != nfc(old.text)
+            and embedding is KEEP
+            and old.embedding is not None
+        ):
             raise ValueError(f"update of '{item_id}': a new text needs a new embedding")
         given: dict[str, Any] = {
             "text": text,
@@ -126,7 +133,7 @@ class LayeredBank(LayeredReader):
         old = self.get(item_id)
         if old is None:
             raise KeyError(item_id)
-        self._open.remove(item_id)
+        self._open.remove(old.id)
         self._length -= 1
         self._changed()
         return old
@@ -184,6 +191,7 @@ class LayeredBank(LayeredReader):
     def _put(self, item: MemoryItem) -> MemoryItem:
         if not item.text.strip():
             raise ValueError("a memory needs a text")
+        item = _composed(item)
         if item.embedding is not None:
             item = replace(item, embedding=unit(item.embedding, self._dim))
         return self._open.put(item)
@@ -223,3 +231,13 @@ class LayeredBank(LayeredReader):
 
     def _commit(self) -> None:
         """Make the changes since the last commit last."""
+
+
+def _composed(item: MemoryItem) -> MemoryItem:
+    """The item with all that is searched or named in one form of Unicode; the id of one that is there stays its key."""
+    said: dict[str, Any] = {name: nfc(getattr(item, name)) for name in ("text", "key", "type")}
+    tags = tuple(map(nfc, item.tags))
+    item_id = item.id if item.number else nfc(item.id)
+    if tags == item.tags and item_id == item.id and all(getattr(item, name) == said[name] for name in said):
+        return item
+    return replace(item, id=item_id, tags=tags, **said)

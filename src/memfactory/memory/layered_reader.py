@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from memfactory.core.texts import forms, nfc
 from memfactory.memory.item import Hit, MemoryItem, Vector, best_hits
 from memfactory.memory.layers import Base, Layer, Shadows
 from memfactory.memory.vectors import unit
@@ -70,7 +71,11 @@ class LayeredReader:
         return isinstance(item_id, str) and self.get(item_id) is not None
 
     def get(self, item_id: str) -> MemoryItem | None:
-        """The item of an id, or None."""
+        """The item of an id, or None; an id is the same in every form of Unicode."""
+        found = (self._get(form) for form in forms(item_id))
+        return next((item for item in found if item is not None), None)
+
+    def _get(self, item_id: str) -> MemoryItem | None:
         for layer in self._newest_first():
             if item_id in layer.changes:
                 return layer.changes[item_id]
@@ -92,14 +97,15 @@ class LayeredReader:
         return heapq.merge(*parts, key=lambda item: item.number)
 
     def with_text(self, text: str) -> list[MemoryItem]:
-        """The items of exactly this text, in the order of adding."""
+        """The items of exactly this text, whatever form of Unicode it is in, in the order of adding."""
         hidden: set[str] = set()
         found: list[MemoryItem] = []
         for layer in self._newest_first():
-            found += layer.with_text(text, hidden)
+            found += layer.with_text(nfc(text), hidden)
             hidden |= layer.changes.keys()
         if self._base is not None:
-            found += [item for item in self._base.with_text(text) if item.id not in hidden]
+            for form in forms(text):  # a bank from before may hold any
+                found += [item for item in self._base.with_text(form) if item.id not in hidden]
         return sorted(found, key=lambda item: item.number)
 
     def search_vector(self, vector: Vector, k: int) -> list[Hit]:

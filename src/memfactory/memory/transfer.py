@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -19,6 +20,7 @@ import numpy
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.files import new_file
 from memfactory.core.partials import remove_partials_of
+from memfactory.core.texts import nfc
 from memfactory.data.files import Record, Records, kind_of, open_records, require_text
 from memfactory.memory.batching import BatchingEmbedder
 from memfactory.memory.item import MemoryItem
@@ -29,7 +31,9 @@ from memfactory.memory.vectors import unit
 FORMAT, VERSION = "memfactory-memories", 1
 _LISTS = ("tags", "sources")
 _FIELDS = tuple(field.name for field in fields(MemoryItem) if field.name != "number")
+_TIMES = ("created_session", "created_time", "updated_session", "updated_time")
 _AT_ONCE = 5_000
+_LONGEST_ID = 200
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,31 @@ def parse_item(record: Record, where: str, dim: int | None) -> MemoryItem:
             raise BadInput(f"{where}: field '{name}' must be a string, not {kind_of(value)}")
         else:
             values[name] = value
+    for name in ("text", "id", "key", "type", *_TIMES):
+        values[name] = _kept(values.get(name, ""), name, where)
+    for name in _LISTS:
+        values[name] = tuple(_kept(part, name, where) for part in values.get(name, ()))
+    if (item_id := values["id"]) and (len(item_id) > _LONGEST_ID or item_id != _plain(item_id)):
+        raise BadInput(
+            f"{where}: field 'id' must be one line of at most {_LONGEST_ID} characters without control characters or "
+            "spaces around it; leave it out for a new one"
+        )
     return MemoryItem(**values)
+
+
+def _kept(text: str, name: str, where: str) -> str:
+    """A text as a bank keeps it: composed. Raises `BadInput` for half a character, which no file can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadInput(
+            f"{where}: field '{name}' holds half of a surrogate pair; write whole characters"
+        ) from None
+    return nfc(text)
+
+
+def _plain(item_id: str) -> str:
+    return "".join(part for part in item_id if unicodedata.category(part) not in ("Cc", "Zl", "Zp")).strip()
 
 
 def _vector(value: Any, where: str, dim: int) -> numpy.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from memfactory.core.registry import component_field, register
+from memfactory.core.texts import nfc
 from memfactory.memory.bank import InMemoryBank, MemoryBank
 from memfactory.memory.batching import Embedder
 from memfactory.memory.item import MemoryItem, Vector
@@ -107,11 +108,11 @@ def _of_speakers(
     ranked: Sequence[MemoryItem], speakers: Sequence[str], k: int
 ) -> tuple[list[MemoryItem], bool]:
     """The ranked memories of which a speaker has not had `k` before, and whether every speaker has `k`."""
-    names = {name: re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE) for name in speakers}
+    names = {name: re.compile(rf"\b{re.escape(nfc(name))}\b", re.IGNORECASE) for name in speakers}
     had: Counter[str] = Counter()
     chosen = []
     for item in ranked:
-        said = " ".join((item.text, item.key, *item.tags))
+        said = nfc(" ".join((item.text, item.key, *item.tags)))
         owners = [name for name, pattern in names.items() if pattern.search(said)] or list(names)
         if any(had[name] < k for name in owners):
             chosen.append(item)

@@ -52,6 +52,68 @@ def test_an_item_is_kept_whole(bank: LayeredBank, again: Again) -> None:
         found.embedding[0] = 1
 
 
+ODD = [
+    *("m007", "m20230508123045", "m999999999999999999", "m" + "9" * 5000, "m9223372036854775807", "m\u0663"),
+    *("m-1", "m0", "12", "it's", "a' OR '1'='1", 'say "hi"', "back\\slash\\'", "100%_", "a/b", "item/x"),
+    *(
+        "x; DROP TABLE items --",
+        "\u200b",
+        "Zo\u00eb",
+        "\u65e5\u672c",
+        "\U0001f600",
+        "a\nb",
+        " ",
+        "NULL",
+        "--",
+    ),
+    *("\x00", "m1\x00"),
+]
+
+
+def test_ids_of_any_kind_are_kept_apart_and_found(bank: LayeredBank, again: Again) -> None:
+    for number, item_id in enumerate(ODD):
+        bank.insert(MemoryItem(item_id, f"text '{number}' of it's", embedding=[1.0, number, 0, 0]))
+    for found in (bank, again(bank)):
+        assert [item.id for item in found.items()] == ODD
+        for number, item_id in enumerate(ODD):
+            item = found.get(item_id)
+            assert item is not None and item.text == f"text '{number}' of it's" and item_id in found
+            assert [hit.id for hit in found.with_text(item.text)] == [item_id]
+        assert ids(found.search_vector([1.0, 0, 0, 0], 3)) == ODD[:3]
+        assert {hit.item.id for hit in found.search_text("text", 99)} == set(ODD)
+        assert "' OR 1=1 --" not in found and "m8" not in found and found.with_text("' OR '1'='1") == []
+    for item_id in ODD:
+        with pytest.raises(ValueError, match="is taken"):
+            bank.insert(MemoryItem(item_id, "again"))
+    new = [bank.add("new").id, bank.add("newer").id]
+    assert len({*ODD, *new}) == len(ODD) + 2 and new[0] == "m1000000000000000024"
+    for item_id in ODD:
+        bank.update(item_id, type="seen")
+        bank.delete(item_id)
+    assert [item.id for item in again(bank).items()] == new
+
+
+def test_a_number_of_nineteen_digits_is_never_given_twice(bank: LayeredBank) -> None:
+    bank.insert(MemoryItem("m1000000000000000000", "long"))
+    bank.insert(MemoryItem("m999999999999999999", "as far as numbers go"))
+    assert bank.add("next").id == "m1000000000000000001" and len(bank) == 3
+
+
+def test_every_form_of_unicode_is_one(bank: LayeredBank, again: Again) -> None:
+    composed, decomposed = "Zo\u00eb ate a cr\u00eape", "Zoe\u0308 ate a cre\u0302pe"
+    item = bank.add(decomposed, key="Zoe\u0308", tags=["cre\u0302pe"])
+    bank.insert(MemoryItem("e\u0301", "other"))
+    assert (item.text, item.key, item.tags) == (composed, "Zo\u00eb", ("cr\u00eape",))
+    for found in (bank, again(bank)):
+        for text in (composed, decomposed):
+            assert [item.id for item in found.with_text(text)] == ["m1"]
+            assert ids(found.search_text(text.split()[-1], 2)) == ["m1"]
+        assert "\u00e9" in found and found.get("e\u0301") == found.get("\u00e9") is not None
+    with pytest.raises(ValueError, match="is taken"):
+        bank.insert(MemoryItem("\u00e9", "again"))
+    assert bank.update("m1", text=composed) == item and bank.delete("e\u0301").id == "\u00e9"
+
+
 def test_ids_follow_the_order_of_adding_and_are_never_given_twice(bank: LayeredBank, again: Again) -> None:
     assert [bank.add("a").id, bank.add("b").id, bank.add("c").id] == ["m1", "m2", "m3"]
     bank.delete("m3")

@@ -73,6 +73,23 @@ def test_a_readable_file_is_embedded_anew(path: str, tmp_path: Path) -> None:
         assert (hit.item.id, bank.embedder) == ("m1", other.name) and hit.score == pytest.approx(1.0)
 
 
+def test_ids_of_any_kind_come_in_and_out(tmp_path: Path) -> None:
+    ids = ["m20230508123045", "m007", "it's", "a/b", "Zoe\u0308", "", "m99999999999999999999", 'x"); --']
+    file = tmp_path / "x.jsonl"
+    file.write_text(lines(*({"id": item_id, "text": f"t {item_id}"} for item_id in ids)))
+    assert import_bank(str(file), str(tmp_path / "a"), embedder=EMBEDDER) == len(ids)
+    with LanceBank(tmp_path / "a", mode="read") as bank:
+        export_bank(bank, str(tmp_path / "y.jsonl"))
+        wanted = [item.id for item in bank.items()]
+    assert wanted == [*ids[:4], "Zo\u00eb", "m20230508123050", *ids[6:]]
+    assert import_bank(str(tmp_path / "y.jsonl"), str(tmp_path / "b")) == len(ids)
+    with LanceBank(tmp_path / "b", mode="read") as bank:
+        assert [item.id for item in bank.items()] == wanted and all(bank.get(item_id) for item_id in wanted)
+    file.write_text(lines({"id": "Zo\u00eb", "text": "a"}, {"id": "Zoe\u0308", "text": "b"}))
+    with pytest.raises(BadInput, match="was used before"):
+        import_bank(str(file), str(tmp_path / "c"), embedder=EMBEDDER)
+
+
 def test_by_hand_and_packed(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl.gz"
     file.write_bytes(gzip.compress(lines({"text": "a"}, {"text": "b", "tags": ["t"]}).encode()))
@@ -92,6 +109,11 @@ def test_by_hand_and_packed(tmp_path: Path) -> None:
         ({"text": "a", "embedding": "?"}, "field 'embedding' cannot be used"),
         ({"text": "a", "embedding": [0, 0]}, "not all zeros"),
         ([], "expected an object"),
+        ({"text": "a", "id": "a\nb"}, "field 'id' must be one line of at most 200 characters"),
+        ({"text": "a", "id": " m2"}, "field 'id' must be one line"),
+        ({"text": "a", "id": "m" + "9" * 5000}, "field 'id' must be one line of at most 200"),
+        ({"text": "a \ud800"}, "field 'text' holds half of a surrogate pair"),
+        ({"text": "a", "tags": ["\udfff"]}, "field 'tags' holds half"),
     ],
 )
 def test_a_bad_line_is_named_and_nothing_is_made(tmp_path: Path, record: Any, message: str) -> None:
