@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 
-from memfactory.core.types import Rollout, Verdict
+from memfactory.core.errors import UserError
+from memfactory.core.types import Rollout, Task, Verdict
 from memfactory.rewards.base import Reward
+
+
+def as_number(value: object, name: str, task: Task) -> float:
+    """What a reward gave, as a float: any real number, true or false, or a NumPy or torch value of one element.
+
+    Raises `UserError`, naming reward and task, for anything else, and for what is not finite.
+    """
+    item = getattr(value, "item", None)
+    number = value
+    if callable(item):
+        with suppress(ValueError, RuntimeError, TypeError):  # more than one element
+            number = item()
+    if isinstance(number, (Real, Decimal)):
+        with suppress(OverflowError):
+            found = float(number)
+            if math.isfinite(found):
+                return found
+    shown = " ".join(repr(value).split())[:80]
+    raise UserError(
+        f"reward '{name}' gave {shown} ({type(value).__name__}) on task '{task.id}'; it must be a finite number, or "
+        "None where it does not apply"
+    )
 
 
 @dataclass(frozen=True)
@@ -31,16 +58,23 @@ class Rubric:
     async def score(self, rollout: Rollout) -> dict[str, float]:
         """The components' values, unweighted; one that does not apply or could not be judged is left out.
 
-        What judges said is noted in `rollout.verdicts`.
+        What judges said is noted in `rollout.verdicts`. Raises `UserError`, naming reward and task, for a reward that
+        fails or gives no finite number.
         """
         values = {}
         for name, component in self.components.items():
-            value = await component.reward(rollout)
+            try:
+                value = await component.reward(rollout)
+            except UserError:  # it says in its own words what is wrong (a judge's server, for one)
+                raise
+            except Exception as error:
+                said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise UserError(f"reward '{name}' failed on task '{rollout.task.id}': {said}") from error
             if isinstance(value, Verdict):
                 rollout.verdicts[name] = value
                 value = value.value
             if value is not None:
-                values[name] = float(value)
+                values[name] = as_number(value, name, rollout.task)
         return values
 
     def routed(self, module: str) -> tuple[str, ...]:

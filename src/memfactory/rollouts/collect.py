@@ -14,6 +14,7 @@ from memfactory.core.chat import Models
 from memfactory.core.errors import ServiceError, TaskError
 from memfactory.core.types import Call, MemoryState, Rollout, Task
 from memfactory.data.dialogue import Dialogue
+from memfactory.rewards.rubric import as_number
 from memfactory.rollouts.readings import Readings
 
 ProgressFn = Callable[[int, int, "str | None"], None]
@@ -89,7 +90,8 @@ class Collector:
                 else:
                     rollout.outcome = await self.agent(task, models)
                 if self.score is not None:
-                    rollout.rewards = await self.score(rollout)
+                    scored = await self.score(rollout)
+                    rollout.rewards = {name: as_number(value, name, task) for name, value in scored.items()}
         except (TaskError, ServiceError) as error:
             rollout.error = str(error)
             rollout.lost = isinstance(error, ServiceError)
