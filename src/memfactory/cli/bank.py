@@ -61,13 +61,14 @@ def export(
     path: Bank,
     output: Annotated[str, typer.Option("--output", metavar="FILE", help="The JSON Lines to write.")],
     embeddings: Annotated[bool, typer.Option(help="Leave embeddings out to get a readable file.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a bank's memories as JSON Lines."""
     from memfactory.memory.lance import LanceBank
     from memfactory.memory.transfer import export_bank
 
     with LanceBank(path, mode="read") as bank:
-        written = export_bank(bank, output, embeddings=embeddings)
+        written = export_bank(bank, output, embeddings=embeddings, replace=force)
     typer.echo(f"{output}: {written} memories")
 
 

@@ -16,6 +16,7 @@ app.add_typer(make, name="make")
 Output = Annotated[
     str, typer.Option("--output", metavar="FILE", help="The file to write; its suffix is its layout.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same file.")]
 
 
@@ -43,8 +44,10 @@ def hotpotqa_long(
     limit: Limit = None,
     offset: Offset = 0,
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Hide the gold paragraphs of HotpotQA questions among many others (.parquet, .jsonl or .json)."""
+    _check_output(output, force)
     _make_long("hotpotqa", source, output, paragraphs, limit, offset, seed)
 
 
@@ -56,8 +59,10 @@ def two_wiki_long(
     limit: Limit = None,
     offset: Offset = 0,
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """The same with 2WikiMultihopQA; `hotpotqa_long` reads the file."""
+    _check_output(output, force)
     _make_long("2wikimultihopqa", source, output, paragraphs, limit, offset, seed)
 
 
@@ -69,9 +74,18 @@ def musique_long(
     limit: Limit = None,
     offset: Offset = 0,
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """The same with MuSiQue; `hotpotqa_long` reads the file."""
+    _check_output(output, force)
     _make_long("musique", source, output, paragraphs, limit, offset, seed)
+
+
+def _check_output(output: str, force: bool) -> None:
+    """Before any work: what is in the way is told at once."""
+    from memfactory.core.files import check_new_file
+
+    check_new_file(Path(output).expanduser(), force=force)
 
 
 def _make_long(
@@ -98,8 +112,10 @@ def ruler(
     ] = None,
     tokenizer: Tokenizer = None,
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Make tasks of RULER (.jsonl or .json); `jsonl` reads the file."""
+    _check_output(output, force)
     from memfactory.data.make import make_tasks
     from memfactory.data.synthetic.ruler import ruler as tasks
 
@@ -116,8 +132,10 @@ def babilong(
     haystack: Haystack = None,
     tokenizer: Tokenizer = None,
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Make tasks of the BABILong kind (.jsonl or .json); `jsonl` reads the file."""
+    _check_output(output, force)
     from memfactory.data.make import make_tasks
     from memfactory.data.synthetic.babilong import babilong as tasks
 
@@ -133,8 +151,10 @@ def facts(
     split: Annotated[str, typer.Option("--split", help="train or heldout.")] = "heldout",
     offset: Annotated[int, typer.Option("--offset", min=0, help="Number of the first task.")] = 0,
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Make tasks of the synthetic reading task (.jsonl or .json)."""
+    _check_output(output, force)
     from memfactory.data.make import make_facts
 
     written = make_facts(output=output, sections=sections, count=count, seed=seed, split=split, offset=offset)

@@ -22,13 +22,14 @@ def report(
     max_rollouts: Annotated[
         int, typer.Option("--max-rollouts", min=0, help="Most rollouts to put into the page.")
     ] = 3000,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no report.")] = False,
 ) -> int:
     """Write one HTML file with curves, tables and a rollout viewer, and the curves as PNG."""
     from rich.console import Console
 
     from memfactory.commands.report import report as run
 
-    return run(runs, output, max_rollouts, Console())
+    return run(runs, output, max_rollouts, Console(), force=force)
 
 
 def view(run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]) -> int:

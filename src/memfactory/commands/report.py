@@ -8,15 +8,19 @@ from pathlib import Path
 from rich.console import Console
 
 from memfactory.core.errors import BadInput
+from memfactory.core.files import check_new_file
 from memfactory.reports.run_data import read_run, read_runs
 
 
-def report(paths: Sequence[Path], output: Path | None, most_rollouts: int, console: Console) -> int:
+def report(
+    paths: Sequence[Path], output: Path | None, most_rollouts: int, console: Console, *, force: bool = False
+) -> int:
     """Write the page and its pictures, and say where they are.
 
-    Without `output`, the page of one run is written into its folder, that of several into the working folder.
+    Without `output`, the page of one run is written into its folder, that of several into the working folder. An
+    earlier report is replaced, any other file only with `force`.
     """
-    from memfactory.reports.page import write_report
+    from memfactory.reports.page import is_report, write_report
 
     runs = read_runs(paths)
     page = output or (paths[0] if len(paths) == 1 else Path()) / "report.html"
@@ -28,6 +32,7 @@ def report(paths: Sequence[Path], output: Path | None, most_rollouts: int, conso
         raise BadInput(
             f"{page}: --output takes the name of an HTML file, such as {page.with_suffix('.html')}"
         )
+    check_new_file(page, force=force, ours=is_report)
     written = write_report(runs, page, most_rollouts)
     size = written.page.stat().st_size / 1e6
     rollouts = f"{written.shown:,} of {written.found:,} rollouts" if written.found else "no rollouts"

@@ -42,6 +42,25 @@ def disk_errors(path: Path, option: str = "--output-dir") -> Iterator[None]:
         raise
 
 
+def check_new_file(
+    path: Path, *, force: bool, ours: Callable[[Path], bool] = lambda path: False, option: str = "--output"
+) -> None:
+    """Raise `AlreadyThereError` unless a file that a user named may be written: nothing is there, or it may go.
+
+    With `force`, or where it is `ours` to make anew, a plain file may go; a folder or a device never.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise AlreadyThereError(f"{path}: is a folder; {option} takes the name of a file")
+    if path.exists() and not path.is_file():
+        raise AlreadyThereError(f"{path}: is no plain file; {option} takes the name of one")
+    if not force and not ours(path):
+        raise AlreadyThereError(
+            f"{path}: is there already; choose another {option}, or replace it with --force"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content atomically and durably; what UTF-8 cannot hold is escaped."""
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))

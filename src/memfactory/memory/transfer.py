@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from memfactory.core.errors import BadInput, did_you_mean
-from memfactory.core.files import new_file
+from memfactory.core.files import check_new_file, new_file
 from memfactory.core.partials import remove_partials_of
 from memfactory.core.texts import nfc
 from memfactory.data.files import Record, Records, kind_of, open_records, require_text
@@ -46,14 +46,18 @@ class Header:
     lines: int = 0  # that it takes: 1, or 0 when the file has none
 
 
-def export_bank(bank: LayeredBank, path: str, *, embeddings: bool = True) -> int:
-    """Write a bank's memories, in the order of adding; returns how many. The file appears when it is complete."""
+def export_bank(bank: LayeredBank, path: str, *, embeddings: bool = True, replace: bool = False) -> int:
+    """Write a bank's memories, in the order of adding; returns how many. The file appears when it is complete.
+
+    Raises `AlreadyThereError` for a file that is there, unless it is to be replaced.
+    """
     target = Path(path).expanduser()
+    check_new_file(target, force=replace)
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "meta": dict(bank.meta)}
     header |= {"embedder": bank.embedder, "dim": bank.dim} if embeddings else {"embedder": None}
     count = 0
     remove_partials_of(target)
-    with new_file(target, option="--output") as file:
+    with new_file(target, replace=replace, option="--output") as file:
         file.write(_line(header))
         for item in bank.items(embeddings=embeddings):
             file.write(_line(_as_record(item, embeddings)))

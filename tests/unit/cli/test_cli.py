@@ -174,7 +174,14 @@ def test_listings_have_one_line_each(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_data_are_made_and_checked(capsys: pytest.CaptureFixture[str], somewhere: Path) -> None:
-    assert run(["data", "make", "facts", "--output", "f.jsonl", "--count", "3", "--sections", "2"]) == 0
+    made = ["data", "make", "facts", "--output", "f.jsonl", "--count", "3", "--sections", "2"]
+    Path("f.jsonl").write_text("mine")
+    assert run(made) == 1 and Path("f.jsonl").read_text() == "mine"
+    assert (
+        "f.jsonl: is there already; choose another --output, or replace it with --force"
+        in capsys.readouterr().err
+    )
+    assert run([*made, "--force"]) == 0
     assert "3 tasks" in capsys.readouterr().out
     assert len((somewhere / "f.jsonl").read_text().splitlines()) == 3
     assert run(["data", "check", "jsonl", "f.jsonl"]) == 0

@@ -16,6 +16,7 @@ import pytest
 from memfactory.core.errors import BadInput, DiskError
 from memfactory.core.files import (
     AlreadyThereError,
+    check_new_file,
     disk_errors,
     new_file,
     new_folder,
@@ -271,3 +272,20 @@ def test_json_keeps_every_text(tmp_path: Path) -> None:
     value = {"reply": "é 😀 \x00 \u2028 \ud800", "n": 1.5}
     write_json(tmp_path / "a.json", value)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
+
+
+def test_a_file_that_a_user_named_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    check_new_file(path, force=False)
+    path.write_text("mine")
+    with pytest.raises(
+        AlreadyThereError, match=r"is there already; choose another -o, or replace it with --force"
+    ):
+        check_new_file(path, force=False, option="-o")
+    check_new_file(path, force=True)
+    check_new_file(path, force=False, ours=lambda path: path.read_text() == "mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name, force in (("link", False), ("pipe", True), (".", True)):
+        with pytest.raises(AlreadyThereError):
+            check_new_file(tmp_path / name, force=force)

@@ -35,6 +35,17 @@ def path(tmp_path: Path) -> str:
     return folder
 
 
+def test_an_export_replaces_no_file_unless_told(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    command = ["bank", "export", path, "--output", str(notes)]
+    assert run(command) == 1 and "or replace it with --force" in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+    assert run([*command, "--force"]) == 0 and notes.read_text().count("\n") == 5
+
+
 def lines(*records: Any) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 

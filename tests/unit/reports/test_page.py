@@ -90,6 +90,9 @@ def test_report_writes_a_page_and_pictures(tmp_path: Path, capsys: pytest.Captur
         width, height = struct.unpack(">II", picture.read_bytes()[16:24])
         assert width > height > 300
     assert run(["report", str(path), "--output", str(tmp_path)]) == 2
+    (tmp_path / "x.html").write_text("<title>mine</title>")
+    assert run(["report", str(path), "--output", str(tmp_path / "x.html")]) == 1
+    assert (tmp_path / "x.html").read_text() == "<title>mine</title>"
     assert run(["report", str(path), "--output", str(tmp_path / "x.pdf")]) == 2
 
 
