@@ -168,7 +168,7 @@ class MemoryR1(BankReader[Notes]):
         extraction = await self.extractor.extract(
             session, models[self.roles.extractor], self.extractor_tokens
         )
-        lost = bool(extraction.errors) and not extraction.facts
+        lost = extraction.understood == "nothing"
         notes.note("extractor", not extraction.errors, extraction.errors, lost=lost)
         if not extraction.facts:
             return

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+#: What terminals take for a command: colours and cursors, titles and links, and other sequences that ESC begins.
+_COMMANDS = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\x9c\n]{0,500}(?:\x07|\x1b\\|\x9c)|\x1b[ -/]*[0-~]"
+)
 
 
 def nfc(text: str) -> str:
@@ -19,6 +25,17 @@ def forms(text: str) -> tuple[str, ...]:
     if text.isascii():
         return (text,)
     return tuple(dict.fromkeys((nfc(text), text, unicodedata.normalize("NFD", text))))
+
+
+def one_line(text: str) -> str:
+    """A text as it can be kept, shown and compared: one line in composed form, words apart by one space.
+
+    Commands to a terminal and other control characters are taken out, broken surrogates become question marks.
+    """
+    if not text.isprintable():
+        text = _COMMANDS.sub("", text.encode("utf-8", "replace").decode("utf-8"))
+        text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    return nfc(" ".join(text.split()))
 
 
 def cut(text: str, longest: int) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from memfactory.agents.base import Answer, BankAgent, Remembered
 from memfactory.agents.components import component_learners, load_components, save_components
 from memfactory.core.errors import BadInput, TaskError, did_you_mean
-from memfactory.core.texts import nfc
+from memfactory.core.texts import one_line
 from memfactory.core.types import Call, Task
 from memfactory.data.dialogue import Session, Turn
 from memfactory.inference.ingest import Part
@@ -133,10 +133,10 @@ class Keeper:
 
         Raises `BadInput` for an empty message, `DiskError` when it cannot be kept.
         """
-        said, who = _clean(text), _clean(speaker)
+        said, who = one_line(text), one_line(speaker)
         if not said or not who:
             raise BadInput("a message needs a text and a speaker")
-        return self.pending.add(who, said, self._clock() if time is None else _clean(time))
+        return self.pending.add(who, said, self._clock() if time is None else one_line(time))
 
     async def take_in(self, until: int | None = None) -> list[Taken]:
         """Bring every message that waits (`until`: up to that number) into the bank, each as a session of its own.
@@ -173,7 +173,7 @@ class Keeper:
 
         Raises `BadInput` for a bank that was not there and into which nothing has come yet.
         """
-        asked = _clean(question)
+        asked = one_line(question)
         if not asked:
             raise BadInput("a question needs a text")
         if self.bank.new and not len(self.pending):
@@ -278,8 +278,3 @@ def is_statement(text: str) -> bool:
 def _shown(answer: Answer) -> str:
     """What a user reads of a reply: the boxed answer, or all of it."""
     return last_boxed(answer.reply) or answer.reply.strip()
-
-
-def _clean(text: str) -> str:
-    """Text as it can be kept and shown: composed, no broken surrogates, no zero bytes, one line."""
-    return " ".join(nfc(text.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ")).split())

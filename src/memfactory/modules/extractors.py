@@ -10,7 +10,14 @@ from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
 from memfactory.core.types import Message
 from memfactory.data.dialogue import Session
-from memfactory.modules.json_replies import clean, clean_list, read_list
+from memfactory.modules.json_replies import (
+    Reading,
+    Understood,
+    clean,
+    clean_list,
+    read_list,
+    share_understood,
+)
 from memfactory.modules.prompts import fill, require
 
 
@@ -26,10 +33,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a reply says is worth remembering, no text twice, and what was wrong with the reply."""
+    """What a reply says is worth remembering, no text twice, what was wrong with it, and how much was understood."""
 
     facts: tuple[Fact, ...] = ()
     errors: tuple[str, ...] = ()
+    understood: Understood = "whole"
 
 
 class Extractor(Protocol):
@@ -83,7 +91,7 @@ def parse_facts(reply: str) -> Extraction:
             facts.append(Fact(text))
         else:
             errors.append(f"fact {number} is not a text")
-    return _extraction(facts, errors)
+    return _extraction(reading, facts, errors)
 
 
 def parse_memory_list(reply: str) -> Extraction:
@@ -103,7 +111,7 @@ def parse_memory_list(reply: str) -> Extraction:
                 text, clean(entry.get("key")), clean(entry.get("memory_type")), clean_list(entry.get("tags"))
             )
         )
-    return _extraction(facts, errors)
+    return _extraction(reading, facts, errors)
 
 
 async def _ask(template: str, session: Session, model: ChatModel, max_tokens: int) -> str:
@@ -112,8 +120,8 @@ async def _ask(template: str, session: Session, model: ChatModel, max_tokens: in
     return call.text
 
 
-def _extraction(facts: list[Fact], errors: list[str]) -> Extraction:
+def _extraction(reading: Reading, facts: list[Fact], errors: list[str]) -> Extraction:
     first: dict[str, Fact] = {}
     for fact in facts:
         first.setdefault(fact.text, fact)
-    return Extraction(tuple(first.values()), tuple(errors))
+    return Extraction(tuple(first.values()), tuple(errors), share_understood(reading, len(facts)))

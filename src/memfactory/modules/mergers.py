@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from memfactory.core.bounds import AtLeastOne
@@ -11,19 +11,24 @@ from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
 from memfactory.core.types import Message
 from memfactory.memory.item import MemoryItem
-from memfactory.modules.json_replies import clean, read_list
+from memfactory.modules.ids import memory_id
+from memfactory.modules.json_replies import Understood, clean, read_list, share_understood
 from memfactory.modules.prompts import fill, require
 from memfactory.modules.reflectors import Topic
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Merge into memory `id` under a new `text`, or, with an empty id, add; and what was wrong with a reply."""
+    """Merge into memory `id` under a new `text`, or, with an empty id, add.
+
+    And what was wrong with a reply, and how much of it was understood: of nothing comes an add.
+    """
 
     id: str = ""
     text: str = ""
     errors: tuple[str, ...] = ()
     called: bool = False
+    understood: Understood = field(default="whole", compare=False)
 
 
 class Merger(Protocol):
@@ -93,18 +98,22 @@ def parse_decision(reply: str, shown: Sequence[str]) -> Decision:
     reading = read_list(reply, "actions")
     errors = list(reading.errors)
     decision: Decision | None = None
+    sensible = 0
     for number, entry in enumerate(reading.entries, start=1):
         found, problem = _action(entry, shown)
         if problem:
             errors.append(f"action {number}: {problem}")
-        elif decision is not None:
+            continue
+        sensible += 1
+        if decision is not None:
             errors.append(f"action {number}: one action was given before")
         else:
             decision = found
     if decision is None and not errors:
         errors.append("no action")
     chosen = decision or Decision()
-    return Decision(chosen.id, chosen.text, tuple(errors), called=True)
+    understood = share_understood(reading, sensible)
+    return Decision(chosen.id, chosen.text, tuple(errors), called=True, understood=understood)
 
 
 def _action(entry: object, shown: Sequence[str]) -> tuple[Decision, str]:
@@ -113,8 +122,7 @@ def _action(entry: object, shown: Sequence[str]) -> tuple[Decision, str]:
         return Decision(), ""
     if word != "MERGE" or not isinstance(entry, dict):
         return Decision(), "neither ADD nor MERGE"
-    given, text = entry.get("id"), clean(entry.get("text"))
-    name = str(given) if isinstance(given, int) and abs(given) < 10**9 else clean(given)
+    name, text = memory_id(entry.get("id")), clean(entry.get("text"))
     found = next((known for known in (name, f"m{name}") if known in shown), None)
     if found is None:
         return Decision(), f"there is no memory '{name[:40]}' among those shown"

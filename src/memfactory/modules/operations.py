@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem, Vector
 from memfactory.modules.extractors import Fact
-from memfactory.modules.json_replies import clean, read_list
+from memfactory.modules.ids import memory_id, whole_number
+from memfactory.modules.json_replies import Understood, clean, read_list, share_understood
 
 Kind = Literal["add", "update", "delete", "noop"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -41,12 +42,14 @@ class Operation:
 class Plan:
     """What a reply orders, in order, and one line for everything that was wrong with it.
 
-    `malformed` tells that the reply itself could not be read as a whole, not that an order makes no sense.
+    `malformed` tells that the reply itself could not be read as a whole, not that an order makes no sense; `understood`
+    how much of it could be read.
     """
 
     operations: tuple[Operation, ...] = ()
     errors: tuple[str, ...] = ()
     malformed: bool = False
+    understood: Understood = "whole"
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -67,7 +70,7 @@ def parse_addressed(reply: str, facts: Sequence[Fact] = ()) -> Plan:
     known = {fact.text: fact for fact in facts}
     plan = _Parser(reply)
     for number, kind, entry in plan.entries():
-        item_id, text = _id(entry.get("id")), clean(entry.get("text"))
+        item_id, text = memory_id(entry.get("id")), clean(entry.get("text"))
         if kind == "noop":
             plan.operations.append(Operation("noop"))
         elif kind != "add" and not item_id:
@@ -90,7 +93,7 @@ def parse_numbered(reply: str, existing: Sequence[MemoryItem], candidates: Seque
     plan = _Parser(reply)
     seen: set[int] = set()
     for number, kind, entry in plan.entries():
-        place = _number(entry.get("id"))
+        place = whole_number(entry.get("id"))
         if place is None or not 1 <= place <= len(existing) + len(candidates):
             plan.wrong(number, "the id is none of the numbers shown")
             continue
@@ -142,12 +145,12 @@ def settle(plan: Plan, bank: MemoryBank, shown: Sequence[MemoryItem], on_error: 
             texts.add(operation.text)
     if errors and on_error == "void":
         legal = []
-    return Plan(tuple(legal), tuple(errors), plan.malformed)
+    return Plan(tuple(legal), tuple(errors), plan.malformed, plan.understood)
 
 
 def is_lost(ordered: Plan, settled: Plan, bank: MemoryBank) -> bool:
     """Whether a reply was wrong and nothing comes of it, and the bank does not have already what it says."""
-    if not settled.errors or settled.operations:
+    if not settled.errors or settled.operations or (not ordered.operations and ordered.understood == "whole"):
         return False
     return not ordered.operations or not all(o.text and bank.with_text(o.text) for o in ordered.operations)
 
@@ -215,7 +218,8 @@ class _Parser:
         self.errors.append(f"operation {number}: {problem}")
 
     def finished(self) -> Plan:
-        return Plan(tuple(self.operations), tuple(self.errors), self.malformed)
+        understood = share_understood(self.reading, len(self.operations))
+        return Plan(tuple(self.operations), tuple(self.errors), self.malformed, understood)
 
 
 def _problem(
@@ -244,20 +248,3 @@ def _with_shown_id(operation: Operation, shown: set[str]) -> Operation:
     """The operation, its id made whole where only the number of one that was shown is given."""
     whole = f"m{operation.id}"
     return replace(operation, id=whole) if operation.id not in shown and whole in shown else operation
-
-
-def _id(value: object) -> str:
-    """An id as a reply gives it, in text or as a number; empty for all that is none."""
-    number = _number(value)
-    return clean(value) if number is None else str(number)
-
-
-def _number(value: object) -> int | None:
-    """A whole number, also as digits in a text; None for all that is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value if 0 <= value < 10**9 else None
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        return int(value) if len(value.strip()) < 10 else None
-    return None

@@ -10,7 +10,8 @@ from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
 from memfactory.core.types import Message
 from memfactory.data.dialogue import Session
-from memfactory.modules.json_replies import clean, read_list
+from memfactory.modules.ids import whole_number
+from memfactory.modules.json_replies import Understood, clean, read_list, share_understood
 from memfactory.modules.prompts import fill, require
 
 
@@ -25,11 +26,15 @@ class Topic:
 
 @dataclass(frozen=True)
 class Reflection:
-    """The topics of a session, no text twice, and what was wrong with a reply; `called`: a model was asked."""
+    """The topics of a session, no text twice, what was wrong with a reply, and how much of it was understood.
+
+    `called`: a model was asked.
+    """
 
     topics: tuple[Topic, ...] = ()
     errors: tuple[str, ...] = ()
     called: bool = False
+    understood: Understood = "whole"
 
 
 class Reflector(Protocol):
@@ -94,7 +99,7 @@ def parse_topics(reply: str, turns: Sequence[str]) -> Reflection:
             errors.append(f"topic {number} has no text as its 'summary'")
             continue
         named = entry.get("turns")
-        places = [_place(value) for value in named] if isinstance(named, list) else []
+        places = [whole_number(value) for value in named] if isinstance(named, list) else []
         legal = [place for place in places if place is not None and 1 <= place <= len(turns)]
         if len(legal) < len(places):
             errors.append(f"topic {number} names turns that are not there")
@@ -102,7 +107,8 @@ def parse_topics(reply: str, turns: Sequence[str]) -> Reflection:
             errors.append(f"topic {number} names no turn")
         sources = tuple(dict.fromkeys(turns[place - 1] for place in legal))
         topics.append(Topic(text, clean(entry.get("topic")), sources))
-    return Reflection(_united(topics), tuple(errors), called=True)
+    understood = share_understood(reading, len(topics))
+    return Reflection(_united(topics), tuple(errors), called=True, understood=understood)
 
 
 def unite(*sources: Sequence[str]) -> tuple[str, ...]:
@@ -118,9 +124,3 @@ def _united(topics: Iterable[Topic]) -> tuple[Topic, ...]:
             topic if known is None else replace(known, sources=unite(known.sources, topic.sources))
         )
     return tuple(first.values())
-
-
-def _place(value: object) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

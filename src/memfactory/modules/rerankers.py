@@ -14,6 +14,7 @@ from memfactory.core.replies import answer_in
 from memfactory.core.types import Message
 from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem, Vector
+from memfactory.modules.ids import whole_number
 from memfactory.modules.json_replies import NO_ANSWER
 from memfactory.modules.managers import NOTHING
 from memfactory.modules.prompts import fill, require
@@ -188,7 +189,7 @@ def parse_ranking(reply: str, shown: int, most: int) -> tuple[tuple[int, ...], t
     numbers: dict[int, None] = {}
     errors = []
     for entry in lists[-1]:
-        number = _whole_number(entry)
+        number = whole_number(entry)
         if number is None or not 1 <= number <= shown:
             errors.append(f"{str(entry)[:20]} is none of the numbers shown")
         elif number in numbers:
@@ -209,9 +210,3 @@ def _read(text: str) -> list[object] | None:
     except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
         return None
     return value if isinstance(value, list) else None
-
-
-def _whole_number(value: object) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
