@@ -197,7 +197,9 @@ class Rmm(BankReader[Notes]):
             session, models[self.roles.reflector], self.reflector_tokens
         )
         notes.note("reflector", reflection.called, reflection.errors)
-        if reflection.understood == "nothing":  # a merger's reply loses nothing: what it leaves unclear is added
+        if (
+            reflection.understood == "nothing"
+        ):  # a merger's reply loses nothing: what it leaves unclear is added
             notes.unread += [f"reflector: {error}" for error in reflection.errors]
         vectors = await self.retriever.vectors([topic.text for topic in reflection.topics])
         for topic in reflection.topics:
