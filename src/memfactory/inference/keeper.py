@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from memfactory.agents.base import Answer, BankAgent, Remembered
 from memfactory.agents.components import component_learners, load_components, save_components
 from memfactory.core.errors import BadInput, TaskError, did_you_mean
-from memfactory.core.texts import one_line
+from memfactory.core.texts import nfc, one_line
 from memfactory.core.types import Call, Task
 from memfactory.data.dialogue import Session, Turn
 from memfactory.inference.ingest import Part
