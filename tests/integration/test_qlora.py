@@ -126,8 +126,6 @@ def test_what_is_refused(small_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(BadInput, match=r"learner\.quantization needs adapters.*learner\.lora_rank"):
         LocalLearnerConfig(quantization="nf4")
-    with pytest.raises(BadInput, match=r"unknown 'nf'; did you mean 'nf4'"):
-        LocalLearnerConfig(quantization="nf", lora_rank=4)
     with pytest.raises(BadInput, match=r"learner\.zero_stage 0, 1 or 2"):
         DeepSpeedLearnerConfig(quantization="nf4", lora_rank=4, zero_stage=3)
     with pytest.raises(BadInput, match="folder of a model"):

@@ -143,6 +143,7 @@ def _check_events(text: str) -> None:
                 if len(around) > DEEPEST:
                     raise NotYaml(f"nested more than {DEEPEST} levels deep", line)
                 continue
+            one.levels = 0
         elif isinstance(event, yaml.CollectionEndEvent):
             one = around.pop()
         else:
