@@ -6,9 +6,10 @@ They share prompts (`answer_without_text`, `answer_from_text`), so what differs 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy
 
@@ -147,6 +148,12 @@ class Retrieval(FromText):
         super().__init__(answer_tokens, prompts, roles)
         self.chunk_tokens = chunk_tokens
         self.top_k = top_k
+
+    @staticmethod
+    def longest_calls(fields: Mapping[str, Any], count: Callable[[str], int]) -> dict[str, int]:
+        """Tokens of prompt and reply that each module needs; `count` is of a named prompt."""
+        read = int(fields["top_k"]) * int(fields["chunk_tokens"])
+        return {"answerer": count("answer_from_text") + read + int(fields["answer_tokens"])}
 
     async def select(self, task: Task, model: ChatModel) -> str:
         """The best chunks in the order of the text; neighbours are joined again, gaps are marked."""

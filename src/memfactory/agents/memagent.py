@@ -7,7 +7,9 @@ independent conversations: only the memory is carried from one to the next.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from memfactory.agents.evidence import text_of
 from memfactory.core.bounds import AtLeastOne
@@ -81,6 +83,16 @@ class MemAgent:
             models.report(number, len(blocks), memory)
         reply = await self.answerer.answer(task.question, memory, speaker, self.answer_tokens)
         return Outcome(reply=reply, memories=tuple(memories))
+
+    @staticmethod
+    def longest_calls(fields: Mapping[str, Any], count: Callable[[str], int]) -> dict[str, int]:
+        """Tokens of prompt and reply that each module needs for a full block; `count` is of a named prompt."""
+        memory = int(fields["memory_tokens"])
+        rewritten = memory if fields["memory"]["type"] == "rewrite" else 1  # others may ask for less
+        return {
+            "memory": count("update") + int(fields["block_tokens"]) + memory + rewritten,
+            "answerer": count("answer") + memory + int(fields["answer_tokens"]),
+        }
 
     def _split(self, task: Task, reader: ChatModel) -> list[str]:
         """Blocks of the task's text; tokenised once for all rollouts of the group."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memfactory.agents.base import Agent
+from memfactory.commands.preflight import check_lengths
 from memfactory.core import registry
 from memfactory.core.chat import Models
 from memfactory.core.errors import BadInput, did_you_mean
@@ -58,7 +59,10 @@ def open_policy(recipe: Recipe) -> Policy:
         else:
             path = model.path if config.path is None else config.path
             frozen[role] = _open_weights(recipe, f"roles.{role}", path, config.max_model_len)
-    return replace(policy, frozen=frozen)
+    policy = replace(policy, frozen=frozen)
+    if recipe.schema.stage == "rl":
+        check_lengths(recipe, policy)
+    return policy
 
 
 def _open_weights(recipe: Recipe, key: str, path: str, max_model_len: int | None) -> Policy:

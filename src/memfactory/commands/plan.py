@@ -11,8 +11,10 @@ from typing import Any, Literal
 from rich.table import Table
 
 from memfactory.commands.graph import Policy, has_own_engine, open_environment, open_policy
+from memfactory.commands.preflight import check_learner
 from memfactory.core.types import Task
 from memfactory.recipe.build import build_agent, build_component, build_tasks
+from memfactory.recipe.cross_checks import remarks
 from memfactory.recipe.load import Recipe
 from memfactory.recipe.roles import other_roles, played_by, role_config, server_spec
 
@@ -53,9 +55,12 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
         table.add_row(f"module {module}", player)
     if command == "train":
         build_component("tracker", schema.tracker)  # refuses when its package is missing
+        check_learner(recipe)
         rows = _sft_rows(recipe) if schema.stage == "sft" else _rl_rows(recipe, policy)
         for name, value in rows.items():
             table.add_row(name, value)
+        for remark in remarks(schema):
+            table.add_row("note", remark)
     elif command == "eval":
         environment = open_environment(recipe, train=False, evaluate=True)
         for name, tasks in environment.eval_tasks.items():

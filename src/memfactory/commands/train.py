@@ -21,6 +21,7 @@ from memfactory.commands.graph import (
     open_sampler,
     parity_prompts,
 )
+from memfactory.commands.preflight import check_learner
 from memfactory.commands.scoring import evaluation_settings, first_metric, prepare_metrics
 from memfactory.core.errors import BadInput
 from memfactory.core.files import write_text
@@ -181,8 +182,9 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
     wants_eval = schema.trainer.eval_before or schema.trainer.eval_after or schema.trainer.eval_every > 0
     if wants_eval:
         prepare_metrics(recipe)
-    environment = open_environment(recipe, train=True, evaluate=wants_eval)
+    check_learner(recipe, ranks)
     policy = open_policy(recipe)
+    environment = open_environment(recipe, train=True, evaluate=wants_eval)
     agent = build_agent(recipe)
     learner = open_learner(recipe, policy, ranks)
     sampler = open_sampler(recipe, policy, training=True, ranks=ranks)

@@ -44,6 +44,8 @@ class DeepSpeedLearnerConfig(LocalLearnerConfig):
                 "learner.quantization cannot be sharded: use learner.zero_stage 0, 1 or 2 with it (the frozen "
                 "weights are small, and every rank holds them)"
             )
+        if self.config_file is None:
+            _zero_config(self, ALONE)  # refuses what does not go together
 
 
 @register("learner", "deepspeed", config=DeepSpeedLearnerConfig)

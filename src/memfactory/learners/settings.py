@@ -43,6 +43,10 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
         raise BadInput(f"learner.device: unknown device '{name}'") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"learner.device is '{name}' but no CUDA device is available")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(
+            f"learner.device is '{name}' but there are {torch.cuda.device_count()} CUDA devices, from 0"
+        )
     return device
 
 

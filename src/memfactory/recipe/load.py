@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from memfactory.core.errors import BadInput
 from memfactory.recipe.components import find_plugin, load_components
+from memfactory.recipe.cross_checks import check_together
 from memfactory.recipe.files import display, find_recipe
 from memfactory.recipe.layers import Layers, compose
 from memfactory.recipe.learnable import check_learnable
@@ -96,6 +97,7 @@ def load_recipe(
         raise _bad_input(layers.origins, path, missing, "a value is needed; set it in the recipe")
     recipe = Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
     _check_complete(recipe, command)
+    check_together(recipe, command)
     check_roles(recipe, command)
     if command == "train":
         check_learnable(recipe)

@@ -55,6 +55,9 @@ class OpenAIConfig:
 class OpenAISampler:
     """Any OpenAI-compatible server, with retries, a time limit and a limit on requests in flight."""
 
+    takes_weights = False
+    """Nothing that learns can be tried here; `--dry-run` and `train` refuse it by this."""
+
     def __init__(
         self,
         base_url: str = "http://localhost:8000/v1",

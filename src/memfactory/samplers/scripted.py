@@ -32,6 +32,9 @@ class ScriptedSampler:
     log-probabilities are 0: a script is certain.
     """
 
+    takes_weights = False
+    """Nothing that learns can be tried here; `--dry-run` and `train` refuse it by this."""
+
     def __init__(
         self,
         replies: Sequence[Reply] | Callable[[SamplingRequest], Reply] = ("",),

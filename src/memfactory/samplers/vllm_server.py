@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from memfactory.core.bounds import AtLeastOne, Bounds, PartOfGpu, Positive, Seconds
+from memfactory.core.bounds import AtLeastOne, Bounds, Form, PartOfGpu, Positive, Seconds
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
@@ -44,10 +44,12 @@ class VllmServerConfig:
     fields are those of the sampler `vllm`.
     """
 
-    urls: tuple[str, ...] = ()
+    urls: tuple[Annotated[str, Form(r"https?://\S+", "an address such as http://host:8000")], ...] = ()
     servers: Annotated[int, Bounds(0, 1024)] = 0
-    devices: tuple[str, ...] = ()
-    cores: tuple[str, ...] = ()
+    devices: tuple[Annotated[str, Form(r"\d+(,\d+)*", "numbers of GPUs such as 0 or 0,1")], ...] = ()
+    cores: tuple[
+        Annotated[str, Form(r"\d+(-\d+)?(,\d+(-\d+)?)*", "numbers of cores such as 0,1 or 0-3")], ...
+    ] = ()
     transfer: Transfer = "folder"
     weights_dir: str | None = None
     master_address: str | None = None
@@ -70,6 +72,12 @@ class VllmServerConfig:
         for name, given in (("devices", self.devices), ("cores", self.cores)):
             if given and len(given) != self.servers:
                 raise ValueError(f"{name} has {len(given)} entries for {self.servers} servers; one for each")
+        for chosen in self.devices:
+            gpus = chosen.split(",")
+            if len(set(gpus)) < len(gpus) or len(gpus) != self.tensor_parallel_size:
+                raise ValueError(
+                    f"devices {chosen!r} are not tensor_parallel_size={self.tensor_parallel_size} different GPUs"
+                )
         if self.adapter_sync and self.transfer != "folder":
             raise ValueError("adapter_sync goes through a folder; leave transfer out")
 
