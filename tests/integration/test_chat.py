@@ -272,8 +272,16 @@ def test_a_dialogue_file_is_read_and_asked_about(
         {"id": "m2", "text": "Ana: I moved to Oslo.", "time": "", "sources": ["talk/3:1"]}
     ]
     assert results[0]["retrieved"] == ["m1", "m2"]
-    assert "nothing" not in infer("-q", "Where?", "--output", "a.jsonl")[2]
+    assert "1 answer is there already" in infer("-q", "Where?", "--output", "a.jsonl")[2]
     assert len((here / "a.jsonl").read_text().splitlines()) == 2, "it was answered before"
+    assert chat("I ski.")[0] == 0
+    err = infer("-q", "Where?", "--output", "a.jsonl")[2]
+    assert "1 answer is of another question, text, model, recipe, program or bank; asking again" in err
+    assert [json.loads(line)["answer"] for line in (here / "a.jsonl").read_text().splitlines()] == [
+        "Ana: I moved to Oslo.",
+        "Ana: I ski.",
+    ]
+    assert chat("/forget m3")[0] == 0
     code, out, err = infer("--input", "talk.jsonl", "-q", "Where?")
     assert out == "Ana: I moved to Oslo.\n  [m2] Ana: I moved to Oslo.\n"
     assert "everything in it is in the bank already" in err

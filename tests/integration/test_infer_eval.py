@@ -148,6 +148,38 @@ def test_tasks_in_answers_out_and_an_interrupted_file_is_gone_on_with(call: Any)
     assert path.read_bytes() == whole
 
 
+def test_answers_to_what_has_changed_are_made_again_and_it_is_said(call: Any) -> None:
+    def infer(*changes: str, reply: str = "m") -> tuple[str, dict[str, Any]]:
+        options = ["--tasks", "tasks.jsonl", "--output", "answers.jsonl"]
+        code, _, err = call("infer", *options, *scripted(reply), *changes)
+        assert code == 0, err
+        lines = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+        assert len({line["id"] for line in lines}) == len(lines)
+        return err, {line["id"]: line for line in lines}
+
+    write_tasks(Path("tasks.jsonl"), 4)
+    _, first = infer()
+    tasks = [json.loads(line) for line in Path("tasks.jsonl").read_text().splitlines()]
+    tasks[1]["question"], tasks[2]["text"], tasks[3]["answers"] = "Who?", "Ben lives in Oslo.", ["Rome"]
+    Path("tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks[1:]))
+    err, second = infer()
+    assert "1 answer is there already" in err and "2 answers are of another question" in err
+    assert second["t1"]["question"] == "Who?" and second["t1"]["key"] != first["t1"]["key"]
+    assert second["t3"] == first["t3"], "what would be right changes no answer"
+    assert second["t0"] == first["t0"], "a task that is not asked now stays"
+    err, third = infer(reply="other")
+    assert "3 answers are of another" in err and {third[f"t{n}"]["reply"] for n in (1, 2, 3)} == {"other"}
+    assert (
+        "1 answer" not in (err := infer("sampling.eval.top_p=0.5", reply="other")[0])
+        and "3 answers are of" in err
+    )
+    assert "nothing left to do" in infer("sampling.eval.top_p=0.5", reply="other")[0]
+    Path("answers.jsonl").write_text(
+        "".join(json.dumps({**line, "key": ""}) + "\n" for line in third.values())
+    )
+    assert "3 answers are of another" in infer(reply="other")[0], "whose they are is not known"
+
+
 @pytest.mark.parametrize(
     "foreign",
     [

@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from memfactory.commands.banking import open_keeper
+from memfactory.commands.graph import open_policy
 from memfactory.commands.memories import counted, memory_line, not_understood, say, say_going_on
 from memfactory.commands.progress import counting_bar
-from memfactory.commands.results import json_for, unanswered
+from memfactory.commands.results import Answers, decided_by, json_for
 from memfactory.core.errors import BadInput, ServiceError, TaskError, did_you_mean
 from memfactory.core.files import disk_errors
 from memfactory.core.types import Outcome, Rollout, Task
@@ -21,7 +22,8 @@ from memfactory.data.readers.dialogues import read_dialogues
 from memfactory.inference.ingest import Part, parts_left
 from memfactory.inference.keeper import Keeper, Reply, Taken
 from memfactory.inference.options import InferOptions
-from memfactory.inference.reading import result_of, write_result
+from memfactory.inference.reading import result_of
+from memfactory.memory.report import bank_digest
 from memfactory.recipe.load import Recipe
 
 EVERY = "all"
@@ -33,7 +35,8 @@ def read_and_answer(recipe: Recipe, options: InferOptions, console: Console, err
     Returns 0, or 1 when a question could not be answered, or something that was to be read could not be understood.
     """
     dialogues = _dialogues(options, errors)
-    tasks = unanswered(_tasks(options), options.output, errors)
+    answers = None if options.output is None else Answers(options.output)
+    tasks = _tasks(options)
     unread = 0
     with (
         open_keeper(recipe, options.bank, make=options.input is not None) as keeper,
@@ -44,9 +47,12 @@ def read_and_answer(recipe: Recipe, options: InferOptions, console: Console, err
         if options.input is not None:
             unread += runner.run(_read(keeper, left, options, console, errors))
         say(errors, f"{keeper.bank.path}: {counted(len(keeper.memories), 'memory', 'memories')}")
+        if answers is not None:
+            decided = {**decided_by(recipe, open_policy(recipe)), "bank": bank_digest(keeper.memories)}
+            tasks = answers.left(tasks, decided, errors)
         if tasks:
             say_going_on(errors, keeper.going_on)
-        rollouts = runner.run(_answer(keeper, tasks, options))
+        rollouts = runner.run(_answer(keeper, tasks, answers))
     results = [_result(rollout) for rollout in rollouts]
     if options.output is None:
         _print(results, options, console, errors)
@@ -163,9 +169,8 @@ def _summary(taken: Taken) -> str:
     )
 
 
-async def _answer(keeper: Keeper, tasks: Sequence[Task], options: InferOptions) -> list[Rollout]:
+async def _answer(keeper: Keeper, tasks: Sequence[Task], answers: Answers | None) -> list[Rollout]:
     """All questions at once, against the same bank; with an output file each answer is written when it is there."""
-    output = options.output
 
     async def one(task: Task, file: Any) -> Rollout:
         rollout = Rollout(task, 0)
@@ -175,13 +180,13 @@ async def _answer(keeper: Keeper, tasks: Sequence[Task], options: InferOptions) 
             rollout.error = str(error)
             return rollout
         rollout.calls, rollout.outcome = list(reply.calls), Outcome(reply.reply, info={"reply": reply})
-        if file is not None and output is not None:
-            write_result(file, _result(rollout), output)
+        if file is not None and answers is not None:
+            answers.write(file, _result(rollout))
         return rollout
 
-    if output is None:
+    if answers is None:
         return list(await asyncio.gather(*(one(task, None) for task in tasks)))
-    with disk_errors(output, option="--output"), open(output, "a", encoding="utf-8") as file:
+    with disk_errors(answers.path, option="--output"), answers.begin() as file:
         return list(await asyncio.gather(*(one(task, file) for task in tasks)))
 
 

@@ -15,13 +15,13 @@ from memfactory.commands.chat import chat
 from memfactory.commands.dialogue import read_and_answer
 from memfactory.commands.graph import make_collector, open_policy, open_sampler
 from memfactory.commands.progress import counting_bar
-from memfactory.commands.results import json_for, unanswered
+from memfactory.commands.results import Answers, decided_by, json_for
 from memfactory.core import registry
 from memfactory.core.errors import ServiceError
 from memfactory.core.files import disk_errors
 from memfactory.core.types import Rollout, Task
 from memfactory.inference.options import InferOptions, check_options
-from memfactory.inference.reading import question_tasks, read_text, result_of, unique_ids, write_result
+from memfactory.inference.reading import question_tasks, read_text, result_of, unique_ids
 from memfactory.recipe.build import build_agent, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.rollouts.collect import Collector
@@ -39,15 +39,18 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
         if options.input is None and not options.questions:
             return chat(recipe, options, console, errors)
         return read_and_answer(recipe, options, console, errors)
-    tasks = unanswered(_tasks(options), options.output, errors)
+    answers = None if options.output is None else Answers(options.output)
+    tasks = _tasks(options)
+    policy = open_policy(recipe)
+    if answers is not None:
+        tasks = answers.left(tasks, decided_by(recipe, policy), errors)
     if not tasks:
         errors.print("nothing left to do", highlight=False)
         return 0
-    policy = open_policy(recipe)
     sampler = open_sampler(recipe, policy)
     try:
         collector = make_collector(recipe, policy, sampler, build_agent(recipe), None, training=False)
-        rollouts = _run(collector, tasks, options, console, errors)
+        rollouts = _run(collector, tasks, options, answers, console, errors)
     finally:
         sampler.close()
     if options.output is None:
@@ -73,12 +76,16 @@ def _tasks(options: InferOptions) -> list[Task]:
 
 
 def _run(
-    collector: Collector, tasks: list[Task], options: InferOptions, console: Console, errors: Console
+    collector: Collector,
+    tasks: list[Task],
+    options: InferOptions,
+    answers: Answers | None,
+    console: Console,
+    errors: Console,
 ) -> list[Rollout]:
     """All tasks at once (bounded by the collector), a bar for each; a single task's memory is printed as it is read."""
     bar = counting_bar(errors)
     gate = asyncio.Semaphore(collector.concurrency or len(tasks))
-    output = options.output
     follow = _follows_memory(len(tasks), options)
 
     async def one(task: Task, file: Any) -> Rollout:
@@ -97,16 +104,16 @@ def _run(
             rollout = await collector.rollout(task, 0, "infer", progress)
         if len(tasks) > 20:
             bar.remove_task(watched)
-        if file is not None and output is not None and rollout.error is None:
-            write_result(file, result_of(rollout, memories=options.show_memory), output)
+        if file is not None and answers is not None and rollout.error is None:
+            answers.write(file, result_of(rollout, memories=options.show_memory))
         return rollout
 
     async def all_of_them() -> list[Rollout]:
         with ExitStack() as stack:
-            file = None if output is None else stack.enter_context(open(output, "a", encoding="utf-8"))
+            file = None if answers is None else stack.enter_context(answers.begin())
             return list(await asyncio.gather(*(one(task, file) for task in tasks)))
 
-    with disk_errors(output or Path(".")), bar:
+    with disk_errors(options.output or Path(".")), bar:
         return asyncio.run(all_of_them())
 
 

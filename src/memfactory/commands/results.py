@@ -3,27 +3,82 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
+from memfactory.commands.graph import Policy
+from memfactory.commands.identity import identity, short_hash
+from memfactory.commands.memories import counted, say
 from memfactory.core.files import disk_errors
 from memfactory.core.types import Task
-from memfactory.inference.reading import done_ids
+from memfactory.evaluation.predictions import digest, whole_digest
+from memfactory.inference.reading import answers_there, drop_answers, write_result
+from memfactory.models.fingerprint import model_fingerprint
+from memfactory.recipe.load import Recipe
 
 
-def unanswered(tasks: Sequence[Task], output: Path | None, errors: Console) -> list[Task]:
-    """The tasks whose answers the output file does not hold yet; its folder is made. Says so when some are there."""
-    if output is None:
-        return list(tasks)
-    with disk_errors(output, option="--output"):
-        output.parent.mkdir(parents=True, exist_ok=True)
-    done = done_ids(output)
-    if done:
-        errors.print(f"{output}: {len(done)} answers are there already, going on", highlight=False)
-    return [task for task in tasks if task.id not in done]
+class Answers:
+    """The file of `--output`, where every answer is kept under its task's id and a key of all that decides it."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the file's folder. Raises `BadInput` for a file that is something else; it is left as it is."""
+        self.path = path
+        with disk_errors(path, option="--output"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._there = answers_there(path)
+        self._keys: dict[str, str] = {}
+        self._stale: set[str] = set()
+
+    def left(self, tasks: Sequence[Task], decided_by: Mapping[str, Any], errors: Console) -> list[Task]:
+        """The tasks whose answers are not there, or were decided by something else than now; says how many are what.
+
+        `decided_by` is what decides all answers besides their tasks.
+        """
+        self._keys = {task.id: _key(task, decided_by) for task in tasks}
+        done = {name for name, key in self._keys.items() if self._there.get(name) == key}
+        self._stale = self._keys.keys() & self._there.keys() - done
+        if done:
+            say(
+                errors,
+                f"{self.path}: {counted(len(done), 'answer')} {_are(len(done))} there already, going on",
+            )
+        if self._stale:
+            say(
+                errors,
+                f"{self.path}: {counted(len(self._stale), 'answer')} {_are(len(self._stale))} of another question, "
+                "text, model, recipe, program or bank; asking again",
+            )
+        return [task for task in tasks if task.id not in done]
+
+    def begin(self) -> TextIO:
+        """Open the file to append to; answers that are made again are gone from it."""
+        with disk_errors(self.path, option="--output"):
+            if self._stale:
+                drop_answers(self.path, self._stale)
+            return open(self.path, "a", encoding="utf-8")
+
+    def write(self, file: TextIO, result: Mapping[str, Any]) -> None:
+        """Append one result."""
+        write_result(file, {**result, "key": self._keys[result["id"]]}, self.path)
+
+
+def decided_by(recipe: Recipe, policy: Policy) -> dict[str, Any]:
+    """What decides all answers of an agent besides their tasks: see `commands.identity`."""
+    folders = {"policy": policy.folder, **{role: own.folder for role, own in policy.frozen.items()}}
+    return identity(recipe, {role: model_fingerprint(folder) for role, folder in folders.items()})
+
+
+def _key(task: Task, decided: Mapping[str, Any]) -> str:
+    asked = replace(task, answers=())  # what would be right changes no answer
+    return short_hash({"task": whole_digest(asked, digest(asked)), **decided})
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def json_for(value: Any, encoding: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from memfactory.core.errors import BadInput
-from memfactory.core.files import disk_errors
+from memfactory.core.files import disk_errors, write_bytes
 from memfactory.core.types import Rollout, Task, summed
 from memfactory.metrics.boxed import last_boxed
 
@@ -68,14 +68,16 @@ def result_of(rollout: Rollout, *, memories: bool) -> dict[str, Any]:
     return result
 
 
-def done_ids(path: Path) -> set[str]:
-    """Ids of tasks that an earlier, interrupted start already wrote to the output file.
+def answers_there(path: Path) -> dict[str, str]:
+    """The answers that earlier starts wrote to the output file: the key of each task's last one, by the task's id.
+
+    The key is empty where an older memfactory wrote none.
 
     A last line that was cut off is removed. Raises `BadInput` when the file is something else; it is
     then left as it is.
     """
     if not path.exists():
-        return set()
+        return {}
     foreign = BadInput(
         f"{path}: exists and does not hold answers of an earlier start; choose another --output"
     )
@@ -84,31 +86,38 @@ def done_ids(path: Path) -> set[str]:
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
     *whole, cut_off = data.split(b"\n")
-    ids = set()
+    found = {}
     for line in whole:
         try:
-            ids.add(_id_of(json.loads(line)))
-        except (ValueError, TypeError, KeyError):
+            name, key = _id_and_key(json.loads(line))
+            found[name] = key
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise foreign from None
     if cut_off:
         if not _is_ours(cut_off):
             raise foreign
         with disk_errors(path), open(path, "r+b") as file:
             file.truncate(len(data) - len(cut_off))
-    return ids
+    return found
 
 
-def _id_of(record: Any) -> str:
-    """The task's id in a line that `write_result` wrote. Raises `KeyError` or `TypeError` for any other."""
+def drop_answers(path: Path, ids: Collection[str]) -> None:
+    """Take the lines of some tasks out of an output file, all at once."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    write_bytes(path, b"".join(line for line in lines if _id_and_key(json.loads(line))[0] not in ids))
+
+
+def _id_and_key(record: Any) -> tuple[str, str]:
+    """Id and key in a line that `write_result` wrote. Raises `KeyError` or `TypeError` for any other."""
     record["reply"], record["error"]
-    return str(record["id"])
+    return str(record["id"]), str(record.get("key", ""))
 
 
 def _is_ours(cut_off: bytes) -> bool:
     """Whether an unfinished last line can be one of ours: a beginning, or all but the line break."""
     try:
-        return bool(_id_of(json.loads(cut_off)))
-    except ValueError:
+        return bool(_id_and_key(json.loads(cut_off)))
+    except (ValueError, RecursionError):
         return cut_off.startswith(_LINE_START) or _LINE_START.startswith(cut_off)
     except (TypeError, KeyError):
         return False

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 from memfactory.memory.lance import VERSION, LanceBank
+from memfactory.memory.layered import LayeredBank
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,11 @@ def bank_stats(bank: LanceBank, *, most: int = 10) -> BankStats:
         tuple(tags.most_common(most)),
         tuple(sessions.most_common(most)),
     )
+
+
+def bank_digest(bank: LayeredBank) -> str:
+    """16 hex digits that change with any memory of a bank, and with the embedder; the vectors follow from both."""
+    total = hashlib.blake2b(f"{bank.embedder}\x1f{bank.dim}\n".encode(), digest_size=8)
+    for item in bank.items(embeddings=False):
+        total.update(json.dumps(astuple(replace(item, embedding=None))).encode() + b"\n")
+    return total.hexdigest()

@@ -15,7 +15,8 @@ from memfactory.commands.infer import _print
 from memfactory.core.errors import BadInput, DiskError
 from memfactory.inference.options import InferOptions
 from memfactory.inference.reading import (
-    done_ids,
+    answers_there,
+    drop_answers,
     question_tasks,
     read_text,
     result_of,
@@ -36,12 +37,12 @@ def test_wherever_a_file_is_cut_what_is_whole_is_kept(
         for number, reply in enumerate(replies):
             write_result(file, {**result_of(rollout(reply), memories=True), "id": f"t{number}"}, path)
     whole = path.read_bytes()
-    assert done_ids(path) == {f"t{number}" for number in range(len(replies))}
+    assert set(answers_there(path)) == {f"t{number}" for number in range(len(replies))}
     assert [json.loads(line)["reply"] for line in whole.splitlines()] == replies
     cut = data.draw(st.integers(0, len(whole)))
     path.write_bytes(whole[:cut])
     complete = whole[:cut].count(b"\n")
-    assert done_ids(path) == {f"t{number}" for number in range(complete)}
+    assert set(answers_there(path)) == {f"t{number}" for number in range(complete)}
     assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:complete])
 
 
@@ -52,10 +53,10 @@ def test_a_file_of_anything_is_refused_and_left_as_it_is(
     path = tmp_path_factory.mktemp("out") / "notes"
     path.write_bytes(content)
     if b'{"id": '.startswith(content):
-        assert done_ids(path) == set()
+        assert answers_there(path) == {}
         return
     with pytest.raises(BadInput, match="choose another --output"):
-        done_ids(path)
+        answers_there(path)
     assert path.read_bytes() == content
 
 
@@ -64,8 +65,21 @@ def test_the_last_line_without_its_line_break_is_done_again(tmp_path: Path) -> N
     path = tmp_path / "answers.jsonl"
     line = json.dumps(result_of(rollout("r"), memories=False))
     path.write_text(line)
-    assert done_ids(path) == set()
+    assert answers_there(path) == {}
     assert path.read_text() == ""
+
+
+def test_answers_are_known_by_key_and_dropped_by_id(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with open(path, "a", encoding="utf-8") as file:
+        for name, key in (("a", "1"), ("b", ""), ("a", "2"), ("c", "3")):
+            given = {"key": key} if key else {}
+            write_result(
+                file, {**result_of(rollout("r\u2028\x85"), memories=False), "id": name, **given}, path
+            )
+    assert answers_there(path) == {"a": "2", "b": "", "c": "3"}
+    drop_answers(path, {"a"})
+    assert answers_there(path) == {"b": "", "c": "3"} and path.read_bytes().count(b"\n") == 2
 
 
 def test_a_result_says_the_boxed_text_else_the_reply_else_null() -> None:
