@@ -15,7 +15,9 @@ from typing import Any
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.files import disk_errors
 from memfactory.data.dialogue import Memory
-from memfactory.data.files import LineRecords, Record, kind_of, require, require_text
+from memfactory.data.fields import kind_of, require, require_text
+from memfactory.data.files import LineRecords
+from memfactory.data.parsing import Record
 
 FORMAT, VERSION = "memfactory-banks", 1
 #: Of one dialogue: the memories after each session, by the session's id.

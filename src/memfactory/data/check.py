@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.types import Task
 from memfactory.data.files import open_records
+from memfactory.data.parsing import Record
 from memfactory.data.readers import hotpotqa, jsonl, locomo, longmemeval, memagent, msc, musique
 from memfactory.data.tasks import Parse, parse_at
 from memfactory.data.traces import parse_trace
@@ -26,6 +27,11 @@ FORMATS: Mapping[str, Parse[Any]] = {
     "msc": msc.parse_chat,
     "musique": musique.parse_musique,
     "traces": parse_trace,
+}
+#: Formats of which a file may be a single record: what tells that an object is one.
+_SINGLE: Mapping[str, Callable[[Record], bool]] = {
+    "locomo": locomo.is_conversation,
+    "msc": msc.is_chat,
 }
 
 
@@ -56,7 +62,7 @@ def check_file(format_name: str, path: str, *, most: int = 10) -> CheckReport:
     if parse is None:
         hint = did_you_mean(format_name, FORMATS) or f"; known: {', '.join(FORMATS)}"
         raise BadInput(f"unknown data format '{format_name}'{hint}")
-    records = open_records(path)
+    records = open_records(path, single=_SINGLE.get(format_name))
     problems: list[str] = []
     first_use: dict[str, int] = {}
     bad = 0

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar, overload
 from memfactory.core.bounds import AtLeastOne, Count, Seed
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Task
-from memfactory.data.files import Record, Records, open_records
+from memfactory.data.files import Records, open_records
+from memfactory.data.parsing import Record
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ def load(
 
 def parse_at(records: Records, index: int, parse: Parse[T]) -> T:
     """The item of one record. Raises `BadInput` naming its place."""
-    return parse(records[index], records.where(index), f"{_stem(records.path)}-{index}")
+    return parse(records[index], records.where(index), f"{stem(records.path)}-{index}")
 
 
 def choose(
@@ -111,7 +112,8 @@ def choose(
     return order[offset:][:limit]
 
 
-def _stem(path: str) -> str:
+def stem(path: str) -> str:
+    """A file's name without folder and suffixes."""
     name = Path(path).name
     for suffix in (".gz", ".jsonl", ".json", ".parquet"):
         name = name.removesuffix(suffix)

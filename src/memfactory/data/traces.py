@@ -10,7 +10,8 @@ from memfactory.core.bounds import AtLeastOne, Count, Seed, Share, Some
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Message
-from memfactory.data.files import Record, kind_of, require, require_text
+from memfactory.data.fields import kind_of, require, require_text
+from memfactory.data.parsing import Record
 from memfactory.data.tasks import FileConfig, LazySequence, T, load
 
 _ROLES = ("system", "user", "assistant")

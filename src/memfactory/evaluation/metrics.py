@@ -60,7 +60,9 @@ def _locomo(answer: str, task: Task) -> float | None:
 def _babilong(answer: str, task: Task) -> float | None:
     """BABILong's score; None for a task that does not say which words its answers can be."""
     labels = task.meta.get("labels")
-    return None if not labels else babilong.score(answer, task.answers, task.question, labels)
+    if not isinstance(labels, list | tuple) or not labels or not all(isinstance(one, str) for one in labels):
+        return None
+    return babilong.score(answer, task.answers, task.question, labels)
 
 
 def _longmemeval(answer: str, task: Task) -> float | None:

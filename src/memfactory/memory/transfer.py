@@ -21,7 +21,9 @@ from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.files import check_new_file, new_file
 from memfactory.core.partials import remove_partials_of
 from memfactory.core.texts import nfc
-from memfactory.data.files import Record, Records, kind_of, open_records, require_text
+from memfactory.data.fields import kind_of, require_text
+from memfactory.data.files import Records, open_records
+from memfactory.data.parsing import Record
 from memfactory.memory.batching import BatchingEmbedder
 from memfactory.memory.item import MemoryItem
 from memfactory.memory.lance import LanceBank, is_bank, making_bank
@@ -182,7 +184,7 @@ def _vector(value: Any, where: str, dim: int) -> numpy.ndarray:
         else:
             vector = numpy.array(value, numpy.float32)
         return unit(vector, dim)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise BadInput(f"{where}: field 'embedding' cannot be used: {error}") from None
 
 

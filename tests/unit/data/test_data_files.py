@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memfactory.core.errors import BadInput
-from memfactory.data.files import open_records, require_answers
+from memfactory.data.fields import require_answers
+from memfactory.data.files import open_records
 from memfactory.data.json_array import ArrayPlaces
 from memfactory.data.readers.jsonl import jsonl
 from memfactory.data.readers.memagent import memagent_parquet

@@ -91,7 +91,7 @@ GOOD = {"speaker": "Ana", "text": "a"}
             r"is neither a LoCoMo conversation .* it has 'role', 'content'",
         ),
         ([{}], "it has no fields"),
-        ([{"speaker": "Ana"}], r"\[0\]: no field 'text'"),
+        ([{"speaker": "Ana"}], r":1: no field 'text'"),
         ([GOOD, {"text": "a"}], ":2: no field 'speaker'"),
         ([GOOD, {"speaker": "Ana", "text": " "}], ":2: field 'text' is empty"),
         ([GOOD, {**GOOD, "sesion": 1}], ":2: unknown field 'sesion'; did you mean 'session'"),

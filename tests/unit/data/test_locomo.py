@@ -125,7 +125,7 @@ def test_a_dialogue_that_is_wrong(write: Write, session: Any, message: str) -> N
         ({"qa": "x"}, "field 'qa' must be a list"),
         (
             {"qa": [{"question": "Q?", "answer": "a", "category": 6}]},
-            "'category' must be a number from 1 to 5",
+            "'category' must be a whole number from 1 to 5",
         ),
         ({"qa": [{"question": "Q?", "category": 1}]}, r"qa\[0\]: no field 'answer'"),
         ({"conversation": {"speaker_a": "A", "speaker_b": "B"}}, "no session"),

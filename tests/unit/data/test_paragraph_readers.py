@@ -130,7 +130,7 @@ def test_the_layouts_of_the_hub_are_the_same_questions(write: Write) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"context": "no json"}, "field 'context' is a string that is not JSON"),
+        ({"context": "no json"}, "field 'context': not valid JSON"),
         ({"context": {"title": ["a"]}}, "field 'context' must hold the columns title and sentences"),
         ({"context": {"title": ["a"], "sentences": []}}, "columns of field 'context' have different lengths"),
         ({"supporting_facts": [["Other", 0]]}, "no paragraph in field 'context' has a title"),

@@ -183,7 +183,7 @@ def test_questions_that_do_not_suffice(squad_file: str, write: Write, hotpot_fil
         ruler("qa_1", questions=squad_file)
     with pytest.raises(BadInput, match="holds no other documents"):
         ruler("qa_1", size=1, questions=write(json.dumps(squad(1, 1)), "one.json"))
-    with pytest.raises(BadInput, match="no field 'supporting_facts'"):
+    with pytest.raises(BadInput, match="the list is under 'data'"):
         ruler("qa_2", size=1, questions=write(json.dumps(squad()), "squad.json"))
     with pytest.raises(BadInput, match=r"hotpot\.json: expected an object"):
         ruler("qa_1", size=1, questions=hotpot_file)

@@ -174,7 +174,7 @@ def test_what_cannot_begin_with_memories_is_one_line(
         temporal_pairs(tasks, **options)
 
 
-BANK = {"s1": (Memory("a", "s1", "day 1", "k", "t", ("x",), ("D1:1",)),), "s2": (Memory("b \ud800 é"),)}
+BANK = {"s1": (Memory("a", "s1", "day 1", "k", "t", ("x",), ("D1:1",)),), "s2": (Memory("b \ufffd é"),)}
 
 
 def test_a_file_of_banks_is_read_as_it_was_written_and_goes_on_after_a_kill(tmp_path: Path) -> None:

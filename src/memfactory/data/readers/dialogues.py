@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.data.dialogue import Dialogue, Session, Turn
-from memfactory.data.files import ArrayRecords, Record, Records, kind_of, open_records, require_text
-from memfactory.data.readers.locomo import parse_dialogue
+from memfactory.data.fields import kind_of, require_text
+from memfactory.data.files import Records, open_records
+from memfactory.data.parsing import Record
+from memfactory.data.readers.locomo import default_id, is_conversation, parse_dialogue
+from memfactory.data.tasks import stem
 
 _FIELDS = ("speaker", "text", "time", "session", "id", "caption")
-_NUMBERED = re.compile(r"(.*?)(\d+)")
+_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,14 @@ class DialogueFile:
 def read_dialogues(path: str) -> DialogueFile:
     """Read a file of dialogues; the first record tells which layout it has.
 
-    LoCoMo: objects with `conversation` (an array of them, or a single one). Turns: one dialogue, its turns as objects
-    `{"speaker", "text"}` with `time`, `session`, `id` and `caption` if they like. Turns of one `session` belong
-    together; without that field, turns of the same `time`. Raises `BadInput` naming place and field.
+    LoCoMo: objects with `conversation` (an array of them, or a single one), or what that field holds alone.
+    Turns: one dialogue, its turns as objects `{"speaker", "text"}` with `time`, `session`, `id` and `caption` if they
+    like. Turns of one `session` belong together; without that field, turns of the same `time`. Raises `BadInput`
+    naming place and field.
     """
-    records = _open(path)
+    records = open_records(path, single=_is_record)
     first = records[0]
-    if "conversation" in first:
+    if is_conversation(first):
         dialogues = _locomo(records)
     elif "speaker" in first or "text" in first:
         dialogues = (_turns(records),)
@@ -69,23 +71,15 @@ def _jumps(ids: Sequence[str]) -> Iterable[tuple[str, str]]:
             yield before, after
 
 
-def _open(path: str) -> Records:
-    """The records of a file; a file that is one JSON object over many lines is one record."""
-    if not path.endswith((".gz", ".parquet")) and Path(path).expanduser().is_file():
-        data = Path(path).expanduser().read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip()
-        if data.startswith(b"{"):
-            try:
-                return ArrayRecords(path, [json.loads(data)])
-            except (ValueError, RecursionError):
-                pass  # JSON Lines, or broken: the reader of lines says where
-    return open_records(path)
+def _is_record(held: Record) -> bool:
+    return is_conversation(held) or "text" in held
 
 
 def _locomo(records: Records) -> tuple[Dialogue, ...]:
     found: dict[str, Dialogue] = {}
     for index in range(len(records)):
-        where = records.where(index)
-        dialogue = parse_dialogue(records[index], where, f"conversation-{index}")
+        where, record = records.where(index), records[index]
+        dialogue = parse_dialogue(record, where, default_id(record, records.path, index))
         if dialogue.id in found:
             raise BadInput(f"{where}: sample_id '{dialogue.id}' was used before")
         found[dialogue.id] = dialogue
@@ -129,7 +123,7 @@ def _turns(records: Records) -> Dialogue:
         Session(name if named else f"session_{number}", times[name], tuple(turns))
         for number, (name, turns) in enumerate(sessions.items(), start=1)
     ]
-    return Dialogue(_stem(records.path), tuple(speakers), tuple(held))
+    return Dialogue(stem(records.path), tuple(speakers), tuple(held))
 
 
 def _text(record: Record, key: str, where: str) -> str:
@@ -140,10 +134,3 @@ def _text(record: Record, key: str, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadInput(f"{where}: field '{key}' must be a text, not {kind_of(value)}")
     return str(value)
-
-
-def _stem(path: str) -> str:
-    name = Path(path).name
-    for suffix in (".gz", ".jsonl", ".json", ".parquet"):
-        name = name.removesuffix(suffix)
-    return name

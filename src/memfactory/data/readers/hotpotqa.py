@@ -6,14 +6,15 @@ files hold the same in columns (`{title: [...], sentences: [...]}`) or as JSON i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
+from memfactory.core.texts import nfc
 from memfactory.core.types import Task
-from memfactory.data.files import Record, kind_of, require, require_answers, require_text
+from memfactory.data.fields import kind_of, optional_text, record_id, require, require_answers, require_text
+from memfactory.data.parsing import Record, parse_json
 from memfactory.data.readers.paragraphs import Example, Paragraph, ParagraphsConfig, as_task
 from memfactory.data.tasks import load
 
@@ -62,21 +63,21 @@ def parse_two_wiki(record: Record, where: str, default_id: str, paragraphs: int 
 
 def parse_example(record: Record, where: str, default_id: str) -> Example:
     """A record of either benchmark as an example. Raises `BadInput` naming place and field."""
-    gold = {title for title, _ in _pairs(record, "supporting_facts", ("title", "sent_id"), where)}
+    gold = {nfc(title) for title, _ in _pairs(record, "supporting_facts", ("title", "sent_id"), where)}
     paragraphs = []
     for title, sentences in _pairs(record, "context", ("title", "sentences", "content"), where):
         if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
             raise BadInput(f"{where}: the paragraph '{title}' in field 'context' must be a list of sentences")
-        paragraphs.append(Paragraph(title, _joined(sentences), title in gold))
+        paragraphs.append(Paragraph(title, _joined(sentences), nfc(title) in gold))
     if not any(paragraph.gold for paragraph in paragraphs):
         raise BadInput(f"{where}: no paragraph in field 'context' has a title of field 'supporting_facts'")
     return Example(
-        id=str(record.get("_id", record.get("id", default_id))),
+        id=record_id(record, "_id", where, record_id(record, "id", where, default_id)),
         question=require_text(record, "question", where),
         answers=require_answers(record, "answer", where),
         paragraphs=tuple(paragraphs),
-        kind=str(record.get("type", "")),
-        level=str(record.get("level", "")),
+        kind=optional_text(record, "type", where),
+        level=optional_text(record, "level", where),
     )
 
 
@@ -90,10 +91,7 @@ def _pairs(record: Record, key: str, columns: Sequence[str], where: str) -> list
     """The pairs of a field: a list of them, a mapping of columns, or either as JSON in a string."""
     value = require(record, key, where)
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise BadInput(f"{where}: field '{key}' is a string that is not JSON") from None
+        value = parse_json(value.encode(errors="surrogatepass"), f"{where}: field '{key}'")
     if isinstance(value, Mapping):
         held = [value[name] for name in columns if name in value]
         if len(held) != 2 or not all(isinstance(column, list) for column in held):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Task
-from memfactory.data.files import Record, require, require_answers, require_text
+from memfactory.data.fields import checked_meta, mapping, record_id, require, require_answers, require_text
+from memfactory.data.parsing import Record
 from memfactory.data.tasks import FileConfig, Parse, load
 
 _QUESTION = ("question", "input")
@@ -63,14 +64,14 @@ def make_parse(
         text = text_field or _present(record, _TEXT)
         gold = answers_field or _present(record, _ANSWERS)
         known = {question, text, gold, id_field, "meta"}
-        meta = record.get("meta")
+        meta = record.get("meta") or {}
         extra = {key: value for key, value in record.items() if key not in known}
         return Task(
-            id=str(record.get(id_field, default_id)),
+            id=record_id(record, id_field, where, default_id),
             question=require_text(record, question, where),
             evidence=require_text(record, text, where, empty=True),
             answers=require_answers(record, gold, where) if answers_required or _holds(record, gold) else (),
-            meta={**extra, **meta} if isinstance(meta, dict) else extra,
+            meta=checked_meta({**extra, **mapping(meta, f"{where}.meta")}, where),
         )
 
     return parse

@@ -12,8 +12,10 @@ from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data.dialogue import Dialogue, Form, Memory, Session, Turn
-from memfactory.data.files import Record, kind_of, open_records, require, require_answers, require_text
-from memfactory.data.tasks import FileConfig, LazySequence, choose
+from memfactory.data.fields import kind_of, optional_text, record_id, require, require_answers, require_text
+from memfactory.data.files import open_records
+from memfactory.data.parsing import Record
+from memfactory.data.tasks import FileConfig, LazySequence, choose, stem
 
 CATEGORIES: Mapping[int, str] = {
     1: "multi-hop",
@@ -29,7 +31,7 @@ TRAIN, VALIDATION = "conv-26", "conv-30"
 PAPER: Mapping[str, int] = {"train": 152, "validation": 81, "test": 1307}
 SPLITS = (*PAPER, "all")
 
-_SESSION = re.compile(r"session_(\d+)")
+_SESSION = re.compile(r"session_(\d{1,9})", re.ASCII)
 _TURN_ID = re.compile(r"D\d+:\d+")
 
 
@@ -61,6 +63,8 @@ class SplitCounts:
 
     def __str__(self) -> str:
         held = ", ".join(f"{name} {count}" for name, count in self.questions.items())
+        if not any(self.questions.values()):
+            return f"{self.path}: no questions; infer --input reads such a file into a memory bank"
         line = f"{self.path}: {self.conversations} conversations, questions without category 5: {held}"
         if self.as_in_paper:
             return f"{line} (as in Memory-R1)"
@@ -109,15 +113,29 @@ def locomo(
 
 def read_conversations(path: str) -> tuple[Conversation, ...]:
     """Every conversation of a file. Raises `BadInput` naming the place and field of what is wrong."""
-    records = open_records(path)
+    records = open_records(path, single=is_conversation)
     found: dict[str, Conversation] = {}
     for index in range(len(records)):
-        where = records.where(index)
-        conversation = parse_conversation(records[index], where, f"conversation-{index}")
+        where, record = records.where(index), records[index]
+        conversation = parse_conversation(record, where, default_id(record, path, index))
         if conversation.dialogue.id in found:
             raise BadInput(f"{where}: sample_id '{conversation.dialogue.id}' was used before")
         found[conversation.dialogue.id] = conversation
     return tuple(found.values())
+
+
+def is_conversation(record: Record) -> bool:
+    """Whether an object is a conversation: a record of the file, or its field `conversation` alone."""
+    return "conversation" in record or _is_bare(record)
+
+
+def default_id(record: Record, path: str, index: int) -> str:
+    """The id of a conversation that has none: one that stands alone in its file is called like the file."""
+    return stem(path) if _is_bare(record) else f"conversation-{index}"
+
+
+def _is_bare(record: Record) -> bool:
+    return "conversation" not in record and "speaker_a" in record and any(map(_SESSION.fullmatch, record))
 
 
 def count_questions(path: str) -> SplitCounts:
@@ -129,7 +147,7 @@ def parse_conversation(record: Record, where: str, default_id: str) -> Conversat
     """A record as a conversation. Raises `BadInput` naming place and field."""
     dialogue = parse_dialogue(record, where, default_id)
     known = {turn.id for turn in dialogue.turns()}
-    asked = require(record, "qa", where)
+    asked = [] if _is_bare(record) else require(record, "qa", where)
     if not isinstance(asked, list):
         raise BadInput(f"{where}: field 'qa' must be a list, not {kind_of(asked)}")
     tasks = []
@@ -142,19 +160,27 @@ def parse_conversation(record: Record, where: str, default_id: str) -> Conversat
 
 def parse_dialogue(record: Record, where: str, default_id: str) -> Dialogue:
     """A record's conversation, its sessions by number. Raises `BadInput` naming place and field."""
-    conversation = require(record, "conversation", where)
+    bare = _is_bare(record)
+    conversation = record if bare else require(record, "conversation", where)
     if not isinstance(conversation, Mapping):
         raise BadInput(f"{where}: field 'conversation' must be an object, not {kind_of(conversation)}")
-    inside = f"{where}.conversation"
+    inside = where if bare else f"{where}.conversation"
     speakers = tuple(require_text(conversation, name, inside) for name in ("speaker_a", "speaker_b"))
-    numbers = sorted(int(found.group(1)) for key in conversation if (found := _SESSION.fullmatch(key)))
-    if not numbers:
+    names = {key: int(found[1]) for key in conversation if (found := _SESSION.fullmatch(key))}
+    if not names:
         raise BadInput(f"{inside}: no session ('session_1', 'session_2', ...)")
     places: dict[str, str] = {}
-    sessions = [_session(conversation, number, inside, speakers, places) for number in numbers]
+    sessions = [
+        _session(conversation, name, inside, speakers, places)
+        for name in sorted(names, key=names.__getitem__)
+        if bare is False
+        or conversation[name] != []  # the authors' single files name sessions that were never held
+    ]
+    if not sessions:
+        raise BadInput(f"{inside}: no session has a turn")
     if "observation" in record:
         sessions = _annotated(sessions, record["observation"], f"{where}.observation")
-    return Dialogue(str(record.get("sample_id", default_id)), speakers, tuple(sessions))
+    return Dialogue(record_id(record, "sample_id", where, default_id), speakers, tuple(sessions))
 
 
 def _annotated(sessions: Sequence[Session], noted: object, where: str) -> list[Session]:
@@ -170,7 +196,7 @@ def _annotated(sessions: Sequence[Session], noted: object, where: str) -> list[S
             raise BadInput(f"{place}: must be an object of lists")
         for entry in (entry for entries in by_speaker.values() for entry in entries):
             if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
-                raise BadInput(f"{place}: an observation must be [text, turn ids], not {entry!r}")
+                raise BadInput(f"{place}: an observation must be [text, turn ids], not {kind_of(entry)}")
             text = " ".join(entry[0].split())
             if text and text not in {memory.text for memory in after}:  # a bank never has one text twice
                 sources = tuple(_TURN_ID.findall(str(entry[1])))
@@ -180,9 +206,8 @@ def _annotated(sessions: Sequence[Session], noted: object, where: str) -> list[S
 
 
 def _session(
-    conversation: Record, number: int, where: str, speakers: tuple[str, ...], places: dict[str, str]
+    conversation: Record, name: str, where: str, speakers: tuple[str, ...], places: dict[str, str]
 ) -> Session:
-    name = f"session_{number}"
     turns = conversation[name]
     if not isinstance(turns, list) or not turns:
         raise BadInput(f"{where}.{name}: must be a list of turns that is not empty, not {kind_of(turns)}")
@@ -198,9 +223,8 @@ def _session(
         speaker = require_text(turn, "speaker", place)
         if speaker not in speakers:
             raise BadInput(f"{place}: speaker '{speaker}' is none of {', '.join(speakers)}")
-        caption = turn.get("blip_caption")
-        text = require_text(turn, "text", place, empty=bool(caption))
-        said.append(Turn(turn_id, speaker, text, caption if isinstance(caption, str) else ""))
+        caption = optional_text(turn, "blip_caption", place)
+        said.append(Turn(turn_id, speaker, require_text(turn, "text", place, empty=bool(caption)), caption))
     return Session(name, require_text(conversation, f"{name}_date_time", where), tuple(said))
 
 
@@ -209,12 +233,16 @@ def _task(question: object, where: str, dialogue: Dialogue, number: int, known: 
     if not isinstance(question, Mapping):
         raise BadInput(f"{where}: a question must be an object, not {kind_of(question)}")
     category = require(question, "category", where)
-    if category not in CATEGORIES or isinstance(category, bool):
-        raise BadInput(f"{where}: field 'category' must be a number from 1 to 5, not {category!r}")
+    if not isinstance(category, int) or isinstance(category, bool) or category not in CATEGORIES:
+        shown = category if isinstance(category, int | float) else kind_of(category)
+        raise BadInput(f"{where}: field 'category' must be a whole number from 1 to 5, not {shown}")
     if category == LEFT_OUT:
         return None
     # Some of the original entries name two turns in one string, or turns that are not there.
-    named = _TURN_ID.findall(" ".join(str(entry) for entry in question.get("evidence") or ()))
+    listed = question.get("evidence") or []
+    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+        raise BadInput(f"{where}: field 'evidence' must be a list of turn ids")
+    named = _TURN_ID.findall(" ".join(listed))
     return Task(
         id=f"{dialogue.id}-q{number}",
         question=require_text(question, "question", where),

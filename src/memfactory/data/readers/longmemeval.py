@@ -1,7 +1,7 @@
 """LongMemEval's own JSON (arXiv 2410.10813): questions about a user's chats with an assistant over many sessions.
 
 The three files (`oracle`, `s`, `m`) have one layout and differ in how many sessions surround the evidence.
-Sessions are put in the order of their dates: those of the oracle file are not.
+Sessions are put in the order of their dates, in whatever form they are written: those of the oracle file are not.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
 from memfactory.core.types import Task
+from memfactory.data.dates import date_text, in_order
 from memfactory.data.dialogue import Dialogue, Form, Session, Turn
-from memfactory.data.files import Record, kind_of, require, require_answers, require_text
+from memfactory.data.fields import kind_of, require, require_answers, require_text
+from memfactory.data.parsing import Record
 from memfactory.data.tasks import FileConfig, load
 
 TYPES = (
@@ -85,7 +87,7 @@ def parse_longmemeval(record: Record, where: str, default_id: str, form: str = "
     gold = dialogue.gold(evidence)
     # Sessions by the file's own list: in questions without an answer no turn is marked.
     held = tuple(session.id for session in dialogue.sessions if _original(session.id) in named)
-    asked, date = require_text(record, "question", where), require_text(record, "question_date", where)
+    asked, date = require_text(record, "question", where), _date(record, "question_date", where)
     meta: dict[str, Any] = {
         "benchmark": "longmemeval",
         "metric": "longmemeval",
@@ -108,7 +110,7 @@ def parse_longmemeval(record: Record, where: str, default_id: str, form: str = "
 def _dialogue(record: Record, name: str, where: str) -> tuple[Dialogue, tuple[str, ...]]:
     """The chats of a record in the order of their dates, and the ids of the turns that hold evidence."""
     ids = _strings(record, "haystack_session_ids", where)
-    dates = _strings(record, "haystack_dates", where)
+    dates = _dates(record, where)
     chats = require(record, "haystack_sessions", where)
     if not isinstance(chats, list):
         raise BadInput(f"{where}: field 'haystack_sessions' must be a list, not {kind_of(chats)}")
@@ -128,8 +130,8 @@ def _dialogue(record: Record, name: str, where: str) -> tuple[Dialogue, tuple[st
         session, marked = _session(unique, date, chat, f"{where}.haystack_sessions[{number}]")
         sessions.append(session)
         evidence += marked
-    sessions.sort(key=lambda session: session.time)
-    return Dialogue(name, SPEAKERS, tuple(sessions)), tuple(evidence)
+    ordered = tuple(sessions[place] for place in in_order(dates, f"{where}.haystack_dates"))
+    return Dialogue(name, SPEAKERS, ordered), tuple(evidence)
 
 
 def _session(session_id: str, date: str, chat: object, where: str) -> tuple[Session, list[str]]:
@@ -151,6 +153,26 @@ def _session(session_id: str, date: str, chat: object, where: str) -> tuple[Sess
 
 def _original(session_id: str) -> str:
     return session_id.partition("#")[0]
+
+
+def _dates(record: Record, where: str) -> list[str]:
+    value = require(record, "haystack_dates", where)
+    if not isinstance(value, list):
+        raise BadInput(f"{where}: field 'haystack_dates' must be a list of dates, not {kind_of(value)}")
+    return [_date({"": date}, "", f"{where}.haystack_dates[{place}]") for place, date in enumerate(value)]
+
+
+def _date(record: Record, key: str, where: str) -> str:
+    """A date in a field as agents read it."""
+    value, place = require(record, key, where), f"{where}: field '{key}'" if key else f"{where}:"
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadInput(f"{place} must be a date, not {kind_of(value)}")
+    if isinstance(value, str) and not value.strip():
+        raise BadInput(f"{place} is empty")
+    try:
+        return date_text(value)
+    except ValueError as error:
+        raise BadInput(f"{place} {error}") from None
 
 
 def _strings(record: Record, key: str, where: str) -> list[str]:

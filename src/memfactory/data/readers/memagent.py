@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from memfactory.core.registry import register
 from memfactory.core.types import Task
-from memfactory.data.files import Record, require_answers, require_text
+from memfactory.data.fields import checked_meta, mapping, record_id, require, require_answers, require_text
+from memfactory.data.parsing import Record
 from memfactory.data.tasks import FileConfig, load
 
 
@@ -37,13 +38,15 @@ def hotpotqa_long(
 def parse_memagent(record: Record, where: str, default_id: str) -> Task:
     """A row of MemAgent's tables. Raises `BadInput` naming place and column."""
     question = require_text(record, "extra_info.question", where)
-    extra = record["extra_info"]
+    extra = mapping(require(record, "extra_info", where), f"{where}.extra_info")
     return Task(
-        id=str(extra.get("id") or default_id),
+        id=record_id(extra, "id", f"{where}.extra_info", default_id),
         question=question,
         evidence=require_text(record, "context", where, empty=True),
         answers=require_answers(record, "reward_model.ground_truth", where),
-        meta={key: value for key, value in extra.items() if key not in ("id", "question")},
+        meta=checked_meta(
+            {key: value for key, value in extra.items() if key not in ("id", "question")}, where
+        ),
     )
 
 
@@ -51,11 +54,11 @@ def parse_memfactory(record: Record, where: str, default_id: str) -> Task:
     """A record of MemFactory's JSON. Raises `BadInput` naming place and field."""
     extra = {key: value for key, value in record.items() if key not in ("id", "context", "input", "answers")}
     return Task(
-        id=str(record.get("id", default_id)),
+        id=record_id(record, "id", where, default_id),
         question=require_text(record, "input", where),
         evidence=require_text(record, "context", where, empty=True),
         answers=require_answers(record, "answers", where),
-        meta=extra,
+        meta=checked_meta(extra, where),
     )
 
 

@@ -15,7 +15,9 @@ from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
 from memfactory.core.types import Task
 from memfactory.data.dialogue import Dialogue, Form, Session, Turn
-from memfactory.data.files import Record, kind_of, open_records, require, require_text
+from memfactory.data.fields import kind_of, optional_text, record_id, require, require_text
+from memfactory.data.files import open_records
+from memfactory.data.parsing import Record
 from memfactory.data.tasks import FileConfig, LazySequence, choose, parse_at
 
 SPEAKERS = ("Speaker 1", "Speaker 2")
@@ -48,7 +50,7 @@ def msc(
     if turns not in TURNS:
         hint = did_you_mean(turns, TURNS) or f"; known: {', '.join(TURNS)}"
         raise BadInput(f"data 'msc': unknown turns '{turns}'{hint}")
-    records = open_records(path)
+    records = open_records(path, single=is_chat)
     places: list[tuple[int, int, str]] = []
     uses: Counter[str] = Counter()
     for index in range(len(records)):
@@ -102,6 +104,11 @@ class Chat:
         return Task(f"{self.past.id}{again}-t{turn}", question, self.past.in_form(form), (wanted.text,), meta)
 
 
+def is_chat(record: Record) -> bool:
+    """Whether an object is a record of the file."""
+    return "dialog" in record and "previous_dialogs" in record
+
+
 def parse_chat(record: Record, where: str, default_id: str) -> Chat:
     """A record as a chat. Raises `BadInput` naming place and field."""
     metadata = require(record, "metadata", where)
@@ -123,8 +130,8 @@ def parse_chat(record: Record, where: str, default_id: str) -> Chat:
         if not isinstance(held, Mapping):
             raise BadInput(f"{inside}: a session must be an object, not {kind_of(held)}")
         turns = _turns(require(held, "dialog", inside), str(place + 1), f"{inside}.dialog")
-        sessions.append(Session(f"session_{place + 1}", _time(held), turns))
-    name = str(metadata.get("initial_data_id", default_id))
+        sessions.append(Session(f"session_{place + 1}", _time(held, inside), turns))
+    name = record_id(metadata, "initial_data_id", f"{where}.metadata", default_id)
     past = Dialogue(name if session is None else f"{name}-s{session}", SPEAKERS, tuple(sessions))
     return Chat(past, current, _personas(record, where), session)
 
@@ -144,14 +151,14 @@ def _turns(listed: object, session: str, where: str) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def _time(session: Mapping[str, Any]) -> str:
+def _time(session: Record, where: str) -> str:
     """When a session was, seen from the current one; empty where the file does not say."""
-    back = session.get("time_back")
-    if isinstance(back, str) and back.strip():
+    back = optional_text(session, "time_back", where)
+    if back.strip():
         return back
-    if session.get("time_num") is not None and session.get("time_unit"):
-        return f"{session['time_num']} {session['time_unit']} before the next session"
-    return ""
+    number = record_id(session, "time_num", where, "")
+    unit = optional_text(session, "time_unit", where)
+    return f"{number} {unit} before the next session" if number and unit.strip() else ""
 
 
 def _personas(record: Record, where: str) -> tuple[tuple[str, ...], ...]:

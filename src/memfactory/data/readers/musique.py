@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Task
-from memfactory.data.files import Record, kind_of, require, require_answers, require_text
+from memfactory.data.fields import kind_of, record_id, require, require_answers, require_text
+from memfactory.data.parsing import Record
 from memfactory.data.readers.paragraphs import Example, Paragraph, ParagraphsConfig, as_task
 from memfactory.data.tasks import load
 
@@ -51,7 +52,7 @@ def parse_musique_example(record: Record, where: str, default_id: str) -> Exampl
     if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
         raise BadInput(f"{where}: field 'answer_aliases' must be a list of strings")
     gold = require_answers(record, "answer", where)
-    name = str(record.get("id", default_id))
+    name = record_id(record, "id", where, default_id)
     return Example(
         id=name,
         question=require_text(record, "question", where),

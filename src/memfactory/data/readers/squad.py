@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from memfactory.core.errors import BadInput
-from memfactory.data.files import Record, kind_of, open_object, require, require_answers, require_text
+from memfactory.data.fields import kind_of, require, require_answers, require_text
+from memfactory.data.files import open_object
+from memfactory.data.parsing import Record
 
 
 @dataclass(frozen=True)
