@@ -49,7 +49,7 @@ class FakeLearner:
         self.events = events
         self.updates = 0
 
-    def update(self, rows: Sequence[Row], objective: Any) -> dict[str, float]:
+    def update(self, rows: Sequence[Row], objective: Any, planned: int | None = None) -> dict[str, float]:
         self.events.append(f"update {len(rows)}")
         self.updates += 1
         return {"loss": float("nan") if len(rows) == 13 else 0.5, "tokens": 10.0}

@@ -31,3 +31,8 @@ class Objective:
     epochs: int = 1
     minibatches: int = 1
     temperature: float = 1.0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that are planned for one update."""
+        return self.epochs * self.minibatches

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memfactory.agents.base import Agent
+from memfactory.algorithms.objective import Objective
 from memfactory.commands.preflight import check_lengths
 from memfactory.core import registry
 from memfactory.core.chat import Models
@@ -157,7 +158,7 @@ def divided(spec: Mapping[str, Any], engines: int) -> dict[str, Any]:
     return {name: value / engines if name in shared else value for name, value in spec.items()}
 
 
-def open_learner(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> Learner:
+def open_learner(recipe: Recipe, policy: Policy, objective: Objective, ranks: Ranks = ALONE) -> Learner:
     """Load the policy into the learner of the recipe; several ranks share it by DeepSpeed."""
     schema = recipe.schema
     learner: Learner = build_component(
@@ -165,7 +166,7 @@ def open_learner(recipe: Recipe, policy: Policy, ranks: Ranks = ALONE) -> Learne
         learner_on(ranks, schema.learner),
         model=policy.folder,
         tokenizer=policy.codec.tokenizer,
-        total_steps=schema.trainer.steps * schema.algorithm.epochs * schema.algorithm.minibatches,
+        total_steps=schema.trainer.steps * objective.steps,
         seed=derive_seed(schema.seed, "learner"),
         reference=schema.algorithm.kl_coef > 0 and schema.stage == "rl",
         ranks=ranks,

@@ -120,7 +120,12 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
                 write_summary(run, summary, console)
-                console.print(f"trained policy: {run.final_path}", highlight=False, soft_wrap=True)
+                last = f"trained policy: {run.final_path}"
+                if summary.get("unchanged"):
+                    last = (
+                        f"warning: the weights are unchanged: {run.final_path} holds those that it began with"
+                    )
+                console.print(last, highlight=False, soft_wrap=True)
             return code
         except BaseException:
             if ranks.world > 1:
@@ -186,7 +191,19 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
     policy = open_policy(recipe)
     environment = open_environment(recipe, train=True, evaluate=wants_eval)
     agent = build_agent(recipe)
-    learner = open_learner(recipe, policy, ranks)
+    objective = Objective(
+        kind=algorithm.loss,
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+        kl_coef=algorithm.kl_coef,
+        denominator=algorithm.denominator,
+        constant_length=algorithm.constant_length,
+        tis_cap=algorithm.tis_cap,
+        epochs=algorithm.epochs,
+        minibatches=algorithm.minibatches,
+        temperature=schema.sampling.train.temperature,
+    )
+    learner = open_learner(recipe, policy, objective, ranks)
     sampler = open_sampler(recipe, policy, training=True, ranks=ranks)
     # Rollouts beside an update exchange what they made while the update's ranks talk too.
     apart = ranks.apart() if schema.trainer.max_staleness else ranks
@@ -224,18 +241,6 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
         ranks,
         component_learners(agent),
     )
-    objective = Objective(
-        kind=algorithm.loss,
-        clip_low=algorithm.clip_low,
-        clip_high=algorithm.clip_high,
-        kl_coef=algorithm.kl_coef,
-        denominator=algorithm.denominator,
-        constant_length=algorithm.constant_length,
-        tis_cap=algorithm.tis_cap,
-        epochs=algorithm.epochs,
-        minibatches=algorithm.minibatches,
-        temperature=schema.sampling.train.temperature,
-    )
     return source, learner, objective
 
 
@@ -258,7 +263,7 @@ def _sft(recipe: Recipe, ranks: Ranks) -> tuple[RowSource, Learner, Objective]:
         schema.model.chat_template_kwargs,
         ranks,
     )
-    return source, open_learner(recipe, policy, ranks), SFT_OBJECTIVE
+    return source, open_learner(recipe, policy, SFT_OBJECTIVE, ranks), SFT_OBJECTIVE
 
 
 def _traces(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Sequence[Trace]:

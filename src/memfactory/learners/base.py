@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 class Learner(Protocol):
     """Owns policy weights, optimizer and schedule."""
 
-    def update(self, rows: Sequence[Row], objective: Objective) -> dict[str, float]:
+    def update(
+        self, rows: Sequence[Row], objective: Objective, planned: int | None = None
+    ) -> dict[str, float]:
         """Run epochs x minibatches of optimizer steps on the rows; return metrics.
 
+        `planned` is how many optimizer steps the plan of the run has before these: the clock of the learning rate.
+        Steps that had no rows have their place in it (None: the clock is the number of steps taken).
         The loss denominator is taken over the whole minibatch, however it is cut into micro-batches.
         """
         ...

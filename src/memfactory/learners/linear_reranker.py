@@ -138,7 +138,7 @@ class LinearReranker:
                 draw = rollout.outcome.info.get(DRAW)
                 if isinstance(draw, Draw) and draw.order:
                     drawn.append((draw, rollout.outcome.info[CITED]))
-        return self._learn(drawn) if drawn else {"reranker/draws": 0.0}
+        return self._learn(drawn) if drawn else {"reranker/draws": 0.0, "reranker/grad_norm": 0.0}
 
     def save_state(self, folder: Path) -> None:
         """Write maps and optimizer as one file, replaced at once."""

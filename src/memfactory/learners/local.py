@@ -30,8 +30,8 @@ class LocalLearnerConfig:
     """Fields of the `local` learner.
 
     lr: peak learning rate of AdamW. betas: its decay rates of moments. weight_decay: on matrices only.
-    warmup_steps: optimizer steps over which lr rises from 0. schedule: constant, linear or cosine, after that.
-    min_lr_ratio: what a falling schedule ends at, as a share of lr.
+    warmup_steps: optimizer steps of the plan over which lr rises from 0. schedule: constant, linear or cosine, after
+    that. min_lr_ratio: what a falling schedule ends at, as a share of lr.
     clip_norm: largest norm of the gradient; 0 for no limit.
     micro_batch_tokens: most tokens (with padding) in one forward pass; memory grows with it, the result does not
     change. gradient_checkpointing: trade a second forward pass for memory. dtype: float32, or bfloat16 for
@@ -78,7 +78,7 @@ class LocalLearner(PolicyLearner):
 
     Beside the fields of `LocalLearnerConfig` it takes what the recipe layer provides: `model` (a loaded Hugging
     Face causal LM or its folder), `tokenizer` (only saved beside the weights; read from the folder if there is
-    one), `total_steps` (optimizer steps of the whole run, for falling schedules), `seed` (LoRA's initial
+    one), `total_steps` (optimizer steps planned for the whole run, for falling schedules), `seed` (LoRA's initial
     matrices, dropout), `reference` (keep the initial weights for a KL term: a frozen copy, or under LoRA
     simply the model without adapters).
 

@@ -30,7 +30,9 @@ class NoLearner:
     def __init__(self, model: Path) -> None:
         self._model = model
 
-    def update(self, rows: Sequence[Row], objective: Objective) -> dict[str, float]:
+    def update(
+        self, rows: Sequence[Row], objective: Objective, planned: int | None = None
+    ) -> dict[str, float]:
         """Nothing: what learns has a learner of its own."""
         return {}
 

@@ -22,7 +22,7 @@ def learning_rate(
     min_lr_ratio: float,
     total_steps: int | None,
 ) -> float:
-    """Learning rate of optimizer step number `step` (from 0).
+    """Learning rate of optimizer step number `step` (from 0) of the plan.
 
     Rises linearly over `warmup_steps` (the first step already gets lr / warmup_steps), then stays (`constant`) or
     falls to `min_lr_ratio`·lr at `total_steps`, in a line or half a cosine. Stays there afterwards.

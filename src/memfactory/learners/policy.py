@@ -130,11 +130,14 @@ class PolicyLearner:
         """Optimizer steps taken so far."""
         return self._step
 
-    def update(self, rows: Sequence[Row], objective: Objective) -> dict[str, float]:
+    def update(
+        self, rows: Sequence[Row], objective: Objective, planned: int | None = None
+    ) -> dict[str, float]:
         """Train on the rows: `objective.epochs` passes, each cut by rollouts into `objective.minibatches` steps.
 
         Rows without completion are skipped; if none is left, no step is taken and only zeros come back. Under
-        several ranks, all of them pass the same rows, and figures are of the whole.
+        several ranks, all of them pass the same rows, and figures are of the whole. The learning rate is that of the
+        optimizer steps from number `planned` of the run's plan on (None: from the number of those taken).
 
         Returns:
             `loss`, `grad_norm` (before clipping), means over steps; `entropy`, `clip_fraction`, `ratio_mean`,
@@ -143,7 +146,7 @@ class PolicyLearner:
             (through the model, without padding), `completion_tokens`; `padding_share`; `seconds`, `tokens_per_second`.
 
         Raises:
-            UserError: loss or gradient is not finite, or memory ran out.
+            UserError: loss, gradient or a new weight is not finite, or memory ran out.
             BadInput: rows lack what the objective needs, or a KL term without a reference.
         """
         import torch
@@ -151,10 +154,12 @@ class PolicyLearner:
         from memfactory.algorithms.rows import split_minibatches
         from memfactory.learners.balance import share_minibatch
         from memfactory.learners.microbatches import Tally, micro_batches, trainable_rows
+        from memfactory.learners.optimizer import learning_rate
         from memfactory.learners.settings import memory_advice
 
         started = time.perf_counter()
         ranks = self._ranks
+        planned = self._step if planned is None else planned
         rows = trainable_rows(rows, objective)
         tally = Tally()
         shares = [
@@ -190,19 +195,35 @@ class PolicyLearner:
                             share.steps,
                             self._packed,
                         )
-                        self._optimizer_step(micros, share.steps, objective, tally)
+                        rate = learning_rate(planned + len(tally.losses), **self._schedule)
+                        self._optimizer_step(micros, share.steps, objective, rate, tally)
             finally:
                 self._model.eval()
 
+        if tally.losses and not all(ranks.gather(self._all_finite())):
+            raise UserError(
+                f"optimizer step {self._step}: weights are no longer finite after it (lr {self._current_lr():.3g}, "
+                "gradient's norm "
+                f"{tally.grad_norms[-1]:.3g}), so nothing is saved of it; lower learner.lr or learner.clip_norm and go "
+                "on from the last checkpoint"
+            )
         metrics = Tally.of_all(ranks.gather(tally)).metrics()
         metrics["lr"] = self._current_lr()
         metrics["seconds"] = time.perf_counter() - started
         metrics["tokens_per_second"] = metrics["tokens"] / metrics["seconds"]
         return metrics
 
-    def _optimizer_step(self, micros: Iterator[Any], count: int, objective: Objective, tally: Tally) -> None:
+    def _all_finite(self) -> bool:
+        """Whether all trainable weights of this rank (its shards, if they are sharded) are finite."""
+        import torch
+
+        parts = [getattr(p, "ds_tensor", p).detach() for p in self._trainable.values()]
+        return bool(torch.stack([torch.isfinite(part).all().cpu() for part in parts]).all())
+
+    def _optimizer_step(
+        self, micros: Iterator[Any], count: int, objective: Objective, lr: float, tally: Tally
+    ) -> None:
         from memfactory.learners.microbatches import micro_loss
-        from memfactory.learners.optimizer import learning_rate
 
         loss = 0.0
         self._begin_step()
@@ -212,7 +233,7 @@ class PolicyLearner:
             loss += float(part.loss.detach())
             tally.add(micro, part)
         loss = sum(self._ranks.gather(loss))
-        norm = self._take_step(loss, learning_rate(self._step, **self._schedule))
+        norm = self._take_step(loss, lr)
         self._step += 1
         tally.losses.append(loss)
         tally.grad_norms.append(norm)

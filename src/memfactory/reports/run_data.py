@@ -18,6 +18,7 @@ import yaml
 
 from memfactory.core.errors import BadInput
 from memfactory.training.run_folder import RunFolder
+from memfactory.training.stalls import warnings
 
 #: Scores that every set has; another one is the benchmark's own, and then the one to look at.
 _COMMON = ("exact_match", "sub_exact_match", "f1")
@@ -105,16 +106,19 @@ def read_run(path: Path, name: str | None = None) -> RunData:
         for file in sorted((path / "evaluation").glob("*.json"))
         for held_out in _evaluation(file, recipe, notes)
     ]
-    return RunData(
+    metrics = _metrics(run)
+    data = RunData(
         name=name or path.resolve().name,
         path=path,
         recipe=recipe,
-        metrics=_metrics(run),
+        metrics=metrics,
         evaluations=sorted(evaluations, key=lambda held_out: held_out.step or 0),
         results=[result for file in results for result in _results(file, notes)],
         summary=_json(path / "summary.json", notes) if (path / "summary.json").exists() else {},
         notes=notes,
     )
+    notes += [f"{data.name}: {line}" for line in warnings(metrics)]
+    return data
 
 
 def step_files(path: Path) -> list[tuple[int, Path]]:

@@ -81,6 +81,10 @@ class Rubric:
         """Names of the components that pay `module`."""
         return tuple(name for name, component in self.components.items() if component.pays(module))
 
+    def pays(self, module: str) -> bool:
+        """Whether a component with a weight pays `module`."""
+        return any(self.components[name].weight for name in self.routed(module))
+
     def unjudged(self, rollout: Rollout, names: Iterable[str] | None = None) -> list[str]:
         """Components among `names` (default: all) that weigh something and that a judge gave no value."""
         chosen = self.components if names is None else names

@@ -20,6 +20,7 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
     """Means and standard deviations over rollouts without error; lengths in tokens.
 
     `reward` is the weighted total, of those rollouts that no judge failed on; NaN where nothing was scored.
+    `trainable` counts the policy's calls, `unpaid` those of them that no reward with a weight is for.
     `truncated` is the share of calls cut at their token limit, `unanswered` of those whose reply holds no answer (a
     thought that was not finished), `groups/flat` the share of groups whose rewards do not
     differ, `operations/<kind>` the share of a kind among the operations on memory banks.
@@ -34,6 +35,8 @@ def rollout_metrics(credit: Credit, rubric: Rubric) -> dict[str, float]:
         "groups/flat": sum(credit.flat) / max(len(credit.flat), 1),
         "calls": len(calls),
         "calls/untrainable": credit.untrainable_calls,
+        "calls/trainable": sum(call.trainable for call in calls),
+        "calls/unpaid": sum(call.trainable and not rubric.pays(call.module) for call in calls),
         "calls/unanswered": sum(bool(call.problem) for call in calls) / max(len(calls), 1),
         "calls/truncated": sum(call.finish_reason == "length" for call in calls) / max(len(calls), 1),
         "tokens/prompt": sum(len(call.prompt_ids) for call in calls),

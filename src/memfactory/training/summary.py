@@ -13,6 +13,7 @@ from rich.table import Table
 
 from memfactory.core.files import write_bytes, write_json, write_text
 from memfactory.training.run_folder import RunFolder
+from memfactory.training.stalls import nothing_learned, warnings
 
 _WINDOW = 5
 
@@ -20,6 +21,7 @@ _WINDOW = 5
 def summarise(run: RunFolder, *, metric: str, seconds: float, seed: int) -> dict[str, Any]:
     """Build summary.json from what the run measured: `metric` by set, before and after training."""
     before, after = (_evaluation(run, label) for label in ("before", "after"))
+    metrics = run.metrics()
     operations = {
         label: {name: result["operations"] for name, result in sets.items() if result.get("operations")}
         for label, sets in (("before", before), ("after", after))
@@ -36,7 +38,9 @@ def summarise(run: RunFolder, *, metric: str, seconds: float, seed: int) -> dict
         **({"rewards": rewards} if rewards["before"] or rewards["after"] else {}),
         "seconds": round(seconds, 1),
         "seed": seed,
-        "steps": max((record["step"] for record in run.metrics()), default=0),
+        "steps": max((record["step"] for record in metrics), default=0),
+        **({"unchanged": True} if nothing_learned(metrics) else {}),
+        **({"warnings": lines} if (lines := warnings(metrics)) else {}),
     }
 
 
@@ -55,6 +59,8 @@ def write_summary(run: RunFolder, summary: Mapping[str, Any], console: Console) 
     example = _example(run, summary["metric"])
     if example:
         console.print(example, highlight=False, markup=False)
+    for line in summary.get("warnings", ()):
+        console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
     write_text(run.path / "report.md", _report(summary, example, name if len(curve) > 1 else None))
     write_json(run.path / "summary.json", summary)
 
@@ -191,6 +197,7 @@ def _report(summary: Mapping[str, Any], example: str, plot: str | None) -> str:
         "# Training report",
         f"{summary['steps']} steps, {summary['seconds']:.0f} s, seed {summary['seed']}.",
     ]
+    parts += [f"**Warning:** {line}" for line in summary.get("warnings", ())]
     if rows := _rows(summary):
         table = [f"| {summary['metric']} | before | after | change |", "|---|---|---|---|"]
         table += [f"| {' | '.join(row)} |" for row in rows]

@@ -12,13 +12,16 @@ from typing import Any, Protocol
 
 from memfactory.agents.components import ComponentLearner, load_components, save_components
 from memfactory.algorithms.objective import Objective
+from memfactory.core.errors import UserError
 from memfactory.core.files import new_folder, write_json
 from memfactory.core.ranks import ALONE, Ranks
+from memfactory.core.types import Row
 from memfactory.learners.base import Learner
 from memfactory.training.ahead import Background, Collected, load_batch, save_batch, timed
 from memfactory.training.ahead import Batch as Batch  # sources of rows look for it here
 from memfactory.training.interrupt import StopRequest
 from memfactory.training.run_folder import RunFolder
+from memfactory.training.stalls import Stalls
 from memfactory.training.state import TrainState, read_state, write_state
 from memfactory.training.trackers.base import held_out_scores
 
@@ -95,6 +98,8 @@ class Trainer:
     ranks: Ranks = ALONE
     ahead: Batch | None = None
     """The rows of the next step, if they are made ahead and there already."""
+    _probe: Row | None = None
+    _stalls: Stalls = field(default_factory=Stalls)
 
     def train(self) -> int:
         """Train to the end, or to the first signal. Returns the exit code (0, 130 or 143)."""
@@ -108,6 +113,7 @@ class Trainer:
             self.source.sync(self.learner, self.state.step)
             if self.schedule.eval_before:
                 self._evaluate_once("before", 0)
+            self._stalls = Stalls(self.run.metrics() if self.ranks.first else ())
             self.view.start(self.state.step, self.schedule.steps)
             while self.state.step < self.schedule.steps and not self._stopping(stop):
                 record = self.step()
@@ -135,7 +141,7 @@ class Trainer:
         batch = collected.batch
         before = clock()
         self.source.rest()
-        update = self.learner.update(batch.rows, self.objective) if batch.rows else {}
+        update = self._update(batch)
         updated = clock()
         # Also without an update: it empties the sampler's caches, which a resumed run does not have.
         sync = self.source.sync(self.learner, self.state.step + 1)
@@ -158,7 +164,7 @@ class Trainer:
         background = None
         if step + 1 < self.schedule.steps:
             background = Background(lambda: self.source.rows(step + 1, following))
-        update = self.learner.update(batch.rows, self.objective) if batch.rows else {}
+        update = self._update(batch)
         updated = clock()
         collected = background.result() if background is not None else None
         end = clock()
@@ -170,6 +176,15 @@ class Trainer:
             "step": end - start,
         }
         return self._step_done(batch, collected, update, sync, seconds)
+
+    def _update(self, batch: Batch) -> Mapping[str, float]:
+        """Learn from the batch. The learning rate follows the plan, in which steps without rows have their place."""
+        if not batch.rows:
+            return {}
+        update = self.learner.update(batch.rows, self.objective, self.state.step * self.objective.steps)
+        if update.get("steps"):
+            self._probe = min(batch.rows, key=lambda row: len(row.prompt_ids))
+        return update
 
     def _step_done(
         self,
@@ -204,6 +219,9 @@ class Trainer:
             self.run.log_metrics(record)
         self.track(record)
         self.view.step(record, self.state.seconds)
+        warning = self._stalls.note(record)
+        if warning is not None:
+            self.view.say(f"warning: step {self.state.step}: {warning}")
         every = self.schedule.eval_every
         if every and self.state.step % every == 0 and self.state.step < self.schedule.steps:
             self._evaluate_once(f"step-{self.state.step}", self.state.step)
@@ -234,6 +252,7 @@ class Trainer:
         newest = self.ranks.broadcast(self.run.checkpoints()[-1:])
         if newest and newest[0][0] == self.state.step:
             return
+        self._require_numbers()
         with self._written(lambda: self.run.new_checkpoint(self.state.step)) as folder:
             self.learner.save_state(folder / "learner")
             self.learner.save_policy(folder / "policy")
@@ -245,6 +264,17 @@ class Trainer:
         if self.ranks.first:
             self.run.keep_last(self.schedule.keep_last)
         self.ranks.barrier()  # nobody goes on, or away, before the checkpoint is on the disk
+
+    def _require_numbers(self) -> None:
+        """Refuse to save weights that score one of the last rows as no number: the checkpoint before is good."""
+        if self._probe is None:
+            return
+        (scores,) = self.learner.logprobs([self._probe], self.objective.temperature)
+        if not all(math.isfinite(score) for score in scores):
+            raise UserError(
+                f"step {self.state.step}: the new weights give no numbers any more, so they are not saved; lower "
+                "learner.lr, and go on from the last checkpoint"
+            )
 
     def _written(self, folder: Callable[[], AbstractContextManager[Path]]) -> AbstractContextManager[Path]:
         """The folder that rank 0 fills; the other ranks only take part in gathering what goes in."""

@@ -66,7 +66,7 @@ class RecordingLearner(FakeLearner):
         self.pause = pause
         self.rows: list[Row] = []
 
-    def update(self, rows: Any, objective: Any) -> dict[str, float]:
+    def update(self, rows: Any, objective: Any, planned: int | None = None) -> dict[str, float]:
         self.rows += rows
         time.sleep(self.pause)
         return super().update(rows, objective)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from memfactory.algorithms.objective import Objective
 from memfactory.core.chat import Models
-from memfactory.core.errors import BadInput, ServiceError, TaskError
+from memfactory.core.errors import BadInput, ServiceError, TaskError, UserError
 from memfactory.core.types import Completion, Message, Outcome, Rollout, Row, SamplingRequest, Task
 from memfactory.data.sampling import TaskOrder
 from memfactory.environments.long_context import LongContext
@@ -144,6 +144,67 @@ def test_a_damaged_checkpoint_is_named(content: str, tmp_path: Path) -> None:
     (folder / "trainer.json").write_text(content)
     with pytest.raises(BadInput, match=r"step-3/trainer\.json"):
         trainer(tmp_path, [], Schedule(steps=5)).train()
+
+
+class Watched(FakeLearner):
+    """Notes the place in the plan that each update gets; from step `broken` on its weights give no numbers."""
+
+    def __init__(self, events: list[str], broken: int = 99) -> None:
+        super().__init__(events)
+        self.planned: list[int | None] = []
+        self.broken = broken
+
+    def update(self, rows: Sequence[Row], objective: Any, planned: int | None = None) -> dict[str, float]:
+        self.planned.append(planned)
+        return {**super().update(rows, objective), "steps": 1.0}
+
+    def logprobs(self, rows: Sequence[Row], temperature: float = 1.0) -> list[list[float]]:
+        value = float("nan") if self.updates >= self.broken else -1.0
+        return [[value] * len(row.completion_ids) for row in rows]
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_step_without_rows_keeps_its_place_in_the_plan(staleness: int, tmp_path: Path) -> None:
+    schedule = Schedule(steps=5, save_every=2, eval_before=False, eval_after=False, max_staleness=staleness)
+    run = trainer(tmp_path, [], schedule, rows={1: 0, 3: 0})
+    run.learner = learner = Watched([])
+    run.objective = Objective(epochs=2, minibatches=3)
+    run.source.rows = _fail_at(run.source.rows, step=4)  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        run.train()
+    run.run.release()
+    again = trainer(tmp_path, [], schedule, rows={1: 0, 3: 0})
+    again.learner = resumed = Watched([])
+    again.objective = run.objective
+    assert again.train() == 0
+    # With rows made ahead the kill came a step earlier, and the third step is done again.
+    assert (learner.planned, resumed.planned) == ([0, 12], [12, 24] if staleness else [24])
+
+
+def test_weights_that_give_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    schedule = Schedule(steps=6, save_every=2, eval_before=False, eval_after=False)
+    run = trainer(tmp_path, [], schedule)
+    run.learner = Watched([], broken=3)
+    with pytest.raises(UserError, match="step 4: the new weights give no numbers") as caught:
+        run.train()
+    assert caught.value.exit_code != 0
+    assert [step for step, _ in run.run.checkpoints()] == [2]
+    assert not (tmp_path / "final").exists()
+
+
+def test_steps_without_rows_are_said_while_it_happens(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Heard(Quiet):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    schedule = Schedule(steps=4, eval_before=False, eval_after=False)
+    run = trainer(tmp_path, [], schedule, rows=dict.fromkeys(range(4), 0))
+    run.view = Heard()
+    assert run.train() == 0
+    assert [line for line in said if line.startswith("warning: step 3: nothing to learn from")]
+    assert len(said) == 1
 
 
 # --- RolloutSource --------------------------------------------------------------------------------
