@@ -20,6 +20,7 @@ from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, SamplingParams, Task
 from memfactory.environments.base import Environment
 from memfactory.learners.base import Learner
+from memfactory.models.finite import require_finite_files
 from memfactory.models.text import TextCodec
 from memfactory.recipe.build import build_component, build_rubric, build_tasks
 from memfactory.recipe.load import Recipe
@@ -96,6 +97,7 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
     """
     schema = recipe.schema
     roles = other_roles(schema)
+    _require_finite(recipe, policy, training=training)
     own = [role for role in policy.frozen if has_own_engine(roles[role], training=training)]
     shared = divided(schema.sampler, 1 + sum(roles[role].sampler is None for role in own))
     # Only the policy's engine is ever synced, and so can be woken; the others are as they were loaded.
@@ -125,6 +127,20 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
         cast.close()
         raise
     return cast
+
+
+def _require_finite(recipe: Recipe, policy: Policy, *, training: bool) -> None:
+    """Raise `BadInput` if weights that will be loaded hold NaN; the policy's own are the learner's in training."""
+    schema = recipe.schema
+    if not training and schema.sampler["type"] not in ("openai", "scripted"):
+        require_finite_files(policy.folder, "model.path", schema.model.path)
+    for role, weights in policy.frozen.items():
+        if weights.folder != policy.folder:
+            require_finite_files(
+                weights.folder,
+                f"roles.{role}.path",
+                schema.roles[role].path if role in schema.roles else None,
+            )
 
 
 def has_own_engine(config: RoleConfig, *, training: bool) -> bool:
@@ -161,6 +177,7 @@ def divided(spec: Mapping[str, Any], engines: int) -> dict[str, Any]:
 def open_learner(recipe: Recipe, policy: Policy, objective: Objective, ranks: Ranks = ALONE) -> Learner:
     """Load the policy into the learner of the recipe; several ranks share it by DeepSpeed."""
     schema = recipe.schema
+    require_finite_files(policy.folder, "model.path", schema.model.path)
     learner: Learner = build_component(
         "learner",
         learner_on(ranks, schema.learner),

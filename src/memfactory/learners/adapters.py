@@ -6,6 +6,7 @@ Base weights are never touched: merging happens on copies, tensor by tensor, so 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def add_lora(
     adapters' first matrices; the second start at zero, so the policy is unchanged. Hu et al. 2021, arXiv 2106.09685.
 
     Raises:
-        BadInput: no layer has such a name.
+        BadInput: no layer has such a name, or one of them shares its weights with another layer.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -46,12 +47,35 @@ def add_lora(
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    shared = _shared_weights(model)
+    with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(seed)
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings")  # refused below
         try:
-            return get_peft_model(model, config)
+            adapted = get_peft_model(model, config)
         except ValueError as error:
             raise BadInput(f"learner.lora_targets: {str(error).splitlines()[0]}") from error
+    for name, module in adapted.get_base_model().named_modules():
+        if name in shared and hasattr(module, "base_layer"):
+            raise BadInput(
+                f"learner.lora_targets: '{name}' shares its weights with '{shared[name]}' (tied embeddings), so an "
+                "adapter on one of them alone cannot be merged into the model; leave it out, or train all weights "
+                "(learner.lora_rank=0)"
+            )
+    return adapted
+
+
+def _shared_weights(model: Any) -> dict[str, str]:
+    """Name of a module whose weight another module has too -> name of that one."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return {
+        name: next(other for other in names if other != name)
+        for names in owners.values()
+        for name in names
+        if len(set(names)) > 1
+    }
 
 
 @dataclass(frozen=True)
@@ -70,7 +94,7 @@ class Adapter:
 
         # peft leaves its own name of the adapter out of files; all-linear is written as the layers that it meant.
         named = {
-            name.replace(".default.", ".", 1): tensor.detach().cpu().contiguous()
+            re.sub(r"\.default(?=\.|$)", "", name, count=1): tensor.detach().cpu().contiguous()
             for name, tensor in self.tensors.items()
         }
         layers = (re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", name) for name in named)

@@ -164,6 +164,8 @@ class LinearReranker:
                 raise ValueError(f"format {state['format']}")
             maps, updates = state["maps"], int(state["updates"])
             embedder = str(state.get("embedder", ""))
+            if maps is not None and not all(bool(torch.isfinite(values).all()) for values in maps):
+                raise ValueError("its weights hold NaN or infinity")
         except FileNotFoundError:
             raise BadInput(f"{folder}: holds no trained reranker ({STATE})") from None
         except Exception as error:  # whatever a damaged file makes torch's unpickler raise

@@ -94,9 +94,11 @@ class SentenceTransformerEmbedder(BatchingEmbedder):
         prepare_imports()
         from sentence_transformers import SentenceTransformer
 
+        from memfactory.models.finite import require_finite_model
+
         try:
             with quiet_stderr():
-                return SentenceTransformer(
+                model = SentenceTransformer(
                     source, device=self._device, local_files_only=Path(source).is_dir()
                 )
         except Exception as error:  # whatever a broken folder or an absent network raises in its many layers
@@ -105,6 +107,8 @@ class SentenceTransformerEmbedder(BatchingEmbedder):
                 f"embedder model '{self._model_name}' cannot be loaded ({type(error).__name__}: {line}); "
                 f"name a model folder, a hub id that can be reached, or '{MINILM}'"
             ) from error
+        require_finite_model(model, f"embedder model '{self._model_name}'")
+        return model
 
 
 @dataclass(frozen=True)

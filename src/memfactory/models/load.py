@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memfactory.core.compat import prepare_imports
 from memfactory.core.errors import BadInput
+from memfactory.models.finite import require_finite_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -60,8 +61,10 @@ def load_policy(
     if quantization is not None:
         _keep_gradients(model)
         _check_unpacking(model, folder)
-        return model.eval()  # type: ignore[no-any-return]
-    return model.to(place).eval()
+    else:
+        model = model.to(place)
+    require_finite_model(model, f"model.path: {folder}")
+    return model.eval()  # type: ignore[no-any-return]
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
