@@ -8,6 +8,7 @@ templates open the thought in the prompt, so that a reply holds only its end. No
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 UNFINISHED = "the thought was not finished, so there is no answer"
@@ -47,7 +48,7 @@ _WRAPPERS = (
     ("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
     ("<response>", "</response>"),
 )
-#: Tokens by which thoughts are told, beside those that `is_marker` knows by their look.
+#: Tokens of channels, where a vocabulary has them.
 _CHANNEL_TOKENS = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|constrain|>"})
 
 
@@ -92,9 +93,15 @@ def opens_thought(text: str) -> bool:
     return _of_marks(text, opened=False, cut=None).answer is None
 
 
-def is_marker(token: str) -> bool:
-    """Whether a token of a vocabulary begins, ends or names a thought."""
-    return token in _CHANNEL_TOKENS or _MARK.fullmatch(token) is not None
+def is_mark(token: str) -> bool:
+    """Whether a token of a vocabulary begins or ends a thought."""
+    return _MARK.fullmatch(token) is not None
+
+
+def marks_among(tokens: Collection[str]) -> frozenset[str]:
+    """The tokens of a vocabulary by which thoughts are told, those of channels included if it has channels."""
+    channels = _CHANNEL_TOKENS if "<|channel|>" in tokens else frozenset()
+    return frozenset(token for token in tokens if token in channels or is_mark(token))
 
 
 def _by_family(text: str, opened: bool, cut: bool | None) -> Reply:

@@ -108,6 +108,8 @@ class SentenceTransformerEmbedder(BatchingEmbedder):
                 f"name a model folder, a hub id that can be reached, or '{MINILM}'"
             ) from error
         require_finite_model(model, f"embedder model '{self._model_name}'")
+        if hasattr(model.tokenizer, "split_special_tokens"):
+            model.tokenizer.split_special_tokens = True  # "[SEP]" in a memory is four words, not an end
         return model
 
 

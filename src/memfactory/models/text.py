@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memfactory.core.errors import BadInput
-from memfactory.core.replies import is_marker, opens_thought
+from memfactory.core.replies import opens_thought
 from memfactory.core.types import Message
+from memfactory.models.control_tokens import ControlTokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 
-#: Rendered prompts that a codec remembers, the oldest forgotten first.
 _PROBE = "probe \u241e of the chat template"
+#: Rendered prompts that a codec remembers, the oldest forgotten first.
 _PROMPTS_KEPT = 32
 
 
@@ -36,7 +37,11 @@ class Codec(Protocol):
         ...
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text, without special tokens around it."""
+        """Token ids of a text, without special tokens around or in it: what looks like one is spelt out."""
+        ...
+
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        """`encode`, but tokens that mark a thought are what they are, as a model samples them."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -108,11 +113,34 @@ class TextCodec:
         return ids
 
     def _render(self, messages: Sequence[Message], template: dict[str, Any]) -> tuple[int, ...]:
+        if any(self._control.among(message.content) for message in messages):
+            return self._render_plain(messages, template)
         if len(messages) == 1 and messages[0].role == "user" and not messages[0].content.startswith("<"):
             frame = self._frame(template)
             if frame is not None:
                 return self._encode(frame[0] + _encodable(messages[0].content) + frame[1])
         return self._encode(self._templated(messages, template))
+
+    def _render_plain(self, messages: Sequence[Message], template: dict[str, Any]) -> tuple[int, ...]:
+        """Where contents hold what looks like control tokens: words stand for these while the template is filled.
+
+        A template that leaves out the thoughts of earlier replies gets to see their marks, if none comes through.
+        """
+        control = self._control
+        word = control.word_not_in(str(self.tokenizer.chat_template), *(m.content for m in messages))
+
+        def filled(thoughts: bool) -> str:
+            hidden = [
+                Message(m.role, control.hide(m.content, word, thoughts=thoughts or m.role != "assistant"))
+                for m in messages
+            ]
+            return self._templated(hidden, template)
+
+        text = filled(thoughts=True)
+        if any(m.role == "assistant" and control.count_marks(m.content) for m in messages):
+            seen = filled(thoughts=False)
+            text = seen if control.count_marks(seen) <= control.count_marks(text) else text
+        return tuple(control.plain.encode(control.named(text, word), add_special_tokens=False).ids)
 
     def _frame(self, template: dict[str, Any]) -> tuple[str, str] | None:
         """What the chat template puts around a single user message; None if it does more than that.
@@ -141,9 +169,24 @@ class TextCodec:
             ) from error
         return str(text)
 
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self._engine(), str(self.tokenizer.chat_template or ""))
+
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text, without special tokens around it."""
-        return self._encode(_encodable(text))
+        """Token ids of a text, without special tokens around or in it."""
+        text = _encodable(text)
+        if self._control.among(text):
+            return tuple(self._control.plain.encode(text, add_special_tokens=False).ids)
+        return self._encode(text)
+
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        """`encode`, with the tokens that mark thoughts."""
+        text = _encodable(text)
+        if not self._control.among(text):
+            return self._encode(text)
+        named = self._control.with_marks(text)
+        return tuple(self._control.plain.encode(named, add_special_tokens=False).ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text without special tokens; ids the tokenizer does not know are left out.
@@ -169,12 +212,10 @@ class TextCodec:
     @cached_property
     def _markers(self) -> dict[int, str]:
         """Special tokens that mark a thought: those which `decode` would drop."""
-        added = self._engine().get_added_tokens_decoder()
-        return {
-            number: token.content
-            for number, token in added.items()
-            if token.special and number not in self.eos_ids and is_marker(token.content)
+        special = {
+            number for number, token in self._engine().get_added_tokens_decoder().items() if token.special
         }
+        return {i: name for name, i in self._control.marks.items() if i in special - self.eos_ids}
 
     def opens_thought(self, messages: Sequence[Message], **template: Any) -> bool:
         """Whether what the chat template puts behind the last message ends inside a thought."""
@@ -229,7 +270,9 @@ class TextCodec:
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
         """Character spans of the tokens; several tokens of one character share its span."""
-        return self._engine().encode(_encodable(text), add_special_tokens=False).offsets
+        text = _encodable(text)
+        engine = self._control.plain if self._control.among(text) else self._engine()
+        return engine.encode(text, add_special_tokens=False).offsets
 
     def _encode(self, text: str) -> tuple[int, ...]:
         # Half of what `tokenizer(text)` takes for a short prompt, and no warning about long texts.
@@ -269,6 +312,10 @@ class ByteCodec:
     def encode(self, text: str) -> tuple[int, ...]:
         """The bytes of the text."""
         return tuple(_encodable(text).encode())
+
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        """The same: no token here is special."""
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the bytes; what is no byte is left out, broken characters become U+FFFD."""

@@ -85,7 +85,7 @@ class TraceSource:
 
     def _row(self, trace: Trace, number: int) -> Row:
         prompt = self.codec.render(trace.messages, **self.template)
-        completion = (*self.codec.encode(trace.completion), self.eos_id)
+        completion = (*self.codec.encode_reply(trace.completion), self.eos_id)
         if len(prompt) + len(completion) > self.max_model_len:
             raise BadInput(
                 f"data.train: trace {number} has {len(prompt) + len(completion)} tokens, more than "

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfactory.core.replies import NOTHING, NOTHING_AFTER, UNFINISHED, is_marker, opens_thought, part
+from memfactory.core.replies import NOTHING, NOTHING_AFTER, UNFINISHED, marks_among, opens_thought, part
 
 ANSWERED = [
     ("Oslo. ", "Oslo. ", ""),
@@ -97,8 +97,18 @@ def test_a_mark_that_a_model_speaks_of_and_that_nothing_closes() -> None:
 
 
 def test_tokens_that_mark_a_thought() -> None:
-    assert all(map(is_marker, ("<think>", "</think>", "[/THINK]", "<|END_THINKING|>", "<|channel|>")))
-    assert not any(map(is_marker, ("<|im_end|>", "<tool_call>", "think", "")))
+    tokens = [
+        "<think>",
+        "</think>",
+        "[/THINK]",
+        "<|END_THINKING|>",
+        "<|im_end|>",
+        "<tool_call>",
+        "think",
+        "<|end|>",
+    ]
+    assert marks_among(tokens) == set(tokens[:4])
+    assert marks_among(["<|channel|>", "<|end|>", "<|im_end|>"]) == {"<|channel|>", "<|end|>"}
 
 
 PIECES = [

@@ -145,3 +145,5 @@ def test_the_small_encoder_knows_what_is_alike() -> None:
     assert vectors[0] @ vectors[1] > 0.6 > 0.3 > vectors[0] @ vectors[2]
     alone = numpy.stack([SentenceTransformerEmbedder().embed_now([texts[0]])[0]])
     numpy.testing.assert_allclose(alone[0], vectors[0], atol=2e-6)  # whatever the batch
+    tokens = embedder._model.tokenizer
+    assert tokens("a [SEP] b")["input_ids"].count(tokens.sep_token_id) == 1  # the one at the end

@@ -29,14 +29,12 @@ def by_template(codec: TextCodec, text: str, **template: Any) -> tuple[int, ...]
     shown = codec.tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False, **template
     )
-    return codec.encode(str(shown))
+    return tuple(codec.tokenizer.backend_tokenizer.encode(str(shown), add_special_tokens=False).ids)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
-@given(
-    text=st.text(max_size=40) | st.sampled_from(["<|user|>", " a ", "\n", "{{ x }}", "Anna lives in Paris."])
-)
+@given(text=st.text(max_size=40) | st.sampled_from(["<b>", " a ", "\n", "{{ x }}", "Anna lives in Paris."]))
 def test_prompts_are_those_of_the_template(name: str, text: str) -> None:
     fresh = TextCodec.from_folder(data("tiny_policy"))
     fresh.tokenizer.chat_template = TEMPLATES[name]

@@ -99,8 +99,6 @@ def test_any_ids_decode(codec: Codec, ids: list[int]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(text=TEXT)
 def test_decoding_undoes_encoding(text: str) -> None:
-    if "<|end|>" in text:
-        return
     expected = text.encode(errors="surrogatepass").decode(errors="replace") if text.isascii() else None
     for name in ("bpe", "bytes"):
         codec = CODECS[name]
@@ -163,10 +161,10 @@ def test_rendering_again_gives_the_same_and_remembers_little() -> None:
 
 def test_ids_are_those_of_the_tokenizer_whatever_its_last_user_asked_for() -> None:
     codec = byte_level()
-    chat = [{"role": "user", "content": "Keep <|end|> the memory."}]
+    chat = [{"role": "user", "content": "Keep the memory."}]
     expected = codec.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     codec.tokenizer(["a", "b c d"], padding="max_length", truncation=True, max_length=3)
-    assert codec.render([Message("user", "Keep <|end|> the memory.")]) == tuple(expected)
+    assert codec.render([Message("user", "Keep the memory.")]) == tuple(expected)
     codec.tokenizer(["a", "b c d"], padding="max_length", truncation=True, max_length=3)
     assert codec.count("Keep the memory of the method.") > 3
 
