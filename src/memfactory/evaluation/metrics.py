@@ -75,7 +75,7 @@ def _longmemeval(answer: str, task: Task) -> float | None:
 def _ruler(answer: str, task: Task) -> float | None:
     """RULER's score: which of its two is meant, the task says; None for another benchmark's task."""
     own = task.meta.get("metric")
-    return _RULER[own](answer, task.answers) if own in _RULER else None
+    return _RULER[own](answer, task.answers) if isinstance(own, str) and own in _RULER else None
 
 
 _RULER = {"string_match_all": ruler.string_match_all, "string_match_part": ruler.string_match_part}

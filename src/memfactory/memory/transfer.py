@@ -150,26 +150,15 @@ def parse_item(record: Record, where: str, dim: int | None) -> MemoryItem:
         else:
             values[name] = value
     for name in ("text", "id", "key", "type", *_TIMES):
-        values[name] = _kept(values.get(name, ""), name, where)
+        values[name] = nfc(values.get(name, ""))
     for name in _LISTS:
-        values[name] = tuple(_kept(part, name, where) for part in values.get(name, ()))
+        values[name] = tuple(nfc(part) for part in values.get(name, ()))
     if (item_id := values["id"]) and (len(item_id) > _LONGEST_ID or item_id != _plain(item_id)):
         raise BadInput(
             f"{where}: field 'id' must be one line of at most {_LONGEST_ID} characters without control characters or "
             "spaces around it; leave it out for a new one"
         )
     return MemoryItem(**values)
-
-
-def _kept(text: str, name: str, where: str) -> str:
-    """A text as a bank keeps it: composed. Raises `BadInput` for half a character, which no file can hold."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadInput(
-            f"{where}: field '{name}' holds half of a surrogate pair; write whole characters"
-        ) from None
-    return nfc(text)
 
 
 def _plain(item_id: str) -> str:

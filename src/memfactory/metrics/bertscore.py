@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memfactory.core.errors import BadInput
+from memfactory.core.texts import nfc
 
 #: Texts that the model reads at once.
 _BATCH_SIZE = 32
@@ -35,7 +36,7 @@ def bert_score(
         raise ValueError(f"{len(predictions)} predictions and {len(golds)} lists of golds")
     listed = [[one] if isinstance(one, str) else list(one) for one in golds]
     pairs = [
-        (place, said, gold)
+        (place, nfc(said), nfc(gold))
         for place, (said, wanted) in enumerate(zip(predictions, listed, strict=True))
         for gold in wanted
         if said.strip() and gold.strip()

@@ -18,6 +18,7 @@ import string
 from functools import cache
 from typing import Any
 
+from memfactory.core.texts import nfc
 from memfactory.metrics.qa import bag_f1
 
 CATEGORIES = (1, 2, 3, 4, 5)
@@ -36,9 +37,9 @@ def score(prediction: str, gold: object, category: int) -> float:
     """
     if category not in CATEGORIES:
         raise ValueError(f"LoCoMo has categories 1 to 5, not {category!r}")
-    wanted = str(gold)
+    wanted = nfc(str(gold))
     if category == 5:
-        said = prediction.lower()
+        said = nfc(prediction).lower()
         return float(any(phrase in said for phrase in _NOTHING))
     if category == 1:
         parts = [_stems(part) for part in prediction.split(",")]
@@ -51,7 +52,7 @@ def score(prediction: str, gold: object, category: int) -> float:
 
 def _stems(text: str) -> list[str]:
     """Porter stems of the words of a text, normalised."""
-    words = _SMALL_WORDS.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+    words = _SMALL_WORDS.sub(" ", nfc(text).lower().translate(_NO_PUNCTUATION)).split()
     return [_stem(word) for word in words]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from memfactory.core.texts import nfc
 from memfactory.metrics.qa import sub_exact_match
 
 #: What a reply says that declines to answer, in lower case.
@@ -80,6 +81,6 @@ def rule_accuracy(prediction: str, golds: Sequence[str], *, abstention: bool = F
     answers of `single-session-preference` are rubrics that no reply holds: those questions need a judge.
     """
     if abstention:
-        said = prediction.lower().replace("\u2019", "'")
+        said = nfc(prediction).lower().replace("\u2019", "'")
         return float(any(phrase in said for phrase in _DECLINED))
     return sub_exact_match(prediction, golds)

@@ -4,7 +4,10 @@ Every function takes `(prediction, golds)` and returns a score in [0, 1]: the be
 which are alternatives to each other. They never raise, whatever text a model wrote, and take time linear in
 the prediction for a gold answer of a few words.
 
-Normalisation is SQuAD's: lower-case, drop ASCII punctuation, drop the articles a, an, the, collapse spaces.
+Normalisation is SQuAD's: lower-case, drop ASCII punctuation, drop the articles a, an, the, collapse spaces. Before that
+both texts are put into Unicode's composed form (NFC), in every metric here: `é` in two characters is the same letter.
+Nothing else is folded, as the public scorers do not: curly quotes, full-width letters and the Turkish dotless i are
+characters of their own.
 
 Rules for empty texts:
 
@@ -29,6 +32,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from memfactory.core.texts import nfc
+
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WORDS = re.compile(r"\w+|[^\w\s]")
@@ -38,7 +43,7 @@ _CLOSED = frozenset({"yes", "no", "noanswer"})
 
 def normalize(text: str) -> str:
     """SQuAD's normal form of an answer: lower case, no ASCII punctuation, no articles, single spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+    return " ".join(_ARTICLES.sub(" ", nfc(text).lower().translate(_NO_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
@@ -109,7 +114,7 @@ def rouge_l(prediction: str, golds: Sequence[str]) -> float:
     said = _comparable(prediction)
     if not said:
         return float(any(said == _comparable(gold) for gold in _as_list(golds)))
-    scores = (_rouge().score(gold, prediction)["rougeL"].fmeasure for gold in _as_list(golds))
+    scores = (_rouge().score(nfc(gold), nfc(prediction))["rougeL"].fmeasure for gold in _as_list(golds))
     return float(max(scores, default=0.0))
 
 
@@ -120,7 +125,7 @@ def _as_list(golds: Sequence[str]) -> Sequence[str]:
 
 def _comparable(text: str) -> str:
     """The normal form; where that is empty, the text with its articles, or as written."""
-    lowered = text.lower()
+    lowered = nfc(text).lower()
     return (
         normalize(text) or " ".join(lowered.translate(_NO_PUNCTUATION).split()) or " ".join(lowered.split())
     )
@@ -146,10 +151,10 @@ def bag_f1(said: Sequence[str], wanted: Sequence[str]) -> float:
 
 def _best(prediction: str, golds: Sequence[str], score: Callable[[list[str], list[str]], float]) -> float:
     """The best score over golds of two token lists that are not empty; empty ones match only each other."""
-    said = _WORDS.findall(prediction.lower())
+    said = _WORDS.findall(nfc(prediction).lower())
     best = 0.0
     for gold in _as_list(golds):
-        wanted = _WORDS.findall(gold.lower())
+        wanted = _WORDS.findall(nfc(gold).lower())
         best = max(best, score(said, wanted) if said and wanted else float(said == wanted))
     return best
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from math import log2
 
+from memfactory.core.texts import nfc
+
 
 def recall_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable], k: int) -> float:
     """Share of the relevant ids among the first k ranked ones; 0.0 if nothing is relevant.
 
     Raises `ValueError` if k < 1.
     """
-    relevant = set(relevant_ids)
+    relevant = set(map(_same, relevant_ids))
     top = _top(ranked_ids, k)
     return len(relevant.intersection(top)) / len(relevant) if relevant else 0.0
 
 
 def recall_any_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable], k: int) -> float:
     """1.0 if any relevant id is among the first k ranked ones, else 0.0. Raises `ValueError` if k < 1."""
-    return float(bool(set(relevant_ids).intersection(_top(ranked_ids, k))))
+    return float(bool(set(map(_same, relevant_ids)).intersection(_top(ranked_ids, k))))
 
 
 def recall_all_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable], k: int) -> float:
@@ -26,7 +28,7 @@ def recall_all_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Has
 
     What LongMemEval's tables call Recall@k. Raises `ValueError` if k < 1.
     """
-    relevant = set(relevant_ids)
+    relevant = set(map(_same, relevant_ids))
     return float(bool(relevant) and relevant.issubset(_top(ranked_ids, k)))
 
 
@@ -36,7 +38,7 @@ def ndcg_at_k(ranked_ids: Sequence[Hashable], relevant_ids: Collection[Hashable]
     Divided by the gain of the best ranking of min(k, number of relevant ids). An id that is ranked twice
     counts at its first rank only. 0.0 if nothing is relevant. Raises `ValueError` if k < 1.
     """
-    relevant = set(relevant_ids)
+    relevant = set(map(_same, relevant_ids))
     seen: set[Hashable] = set()
     gain = 0.0
     for rank, item in enumerate(_top(ranked_ids, k), start=1):
@@ -54,7 +56,8 @@ def session_ranking(
 
     As in LongMemEval's scripts, k then counts sessions, not turns. Turns without a session are passed over.
     """
-    return list(dict.fromkeys(session_of[turn] for turn in ranked_turns if turn in session_of))
+    sessions = {_same(turn): session for turn, session in session_of.items()}
+    return list(dict.fromkeys(sessions[turn] for turn in map(_same, ranked_turns) if turn in sessions))
 
 
 def scores_at(
@@ -78,4 +81,9 @@ _AT_K: Mapping[str, Callable[[Sequence[Hashable], Collection[Hashable], int], fl
 def _top(ranked_ids: Sequence[Hashable], k: int) -> Sequence[Hashable]:
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    return ranked_ids[:k]
+    return [_same(one) for one in ranked_ids[:k]]
+
+
+def _same(one: Hashable) -> Hashable:
+    """An id as it is compared: a text in Unicode's composed form, in which banks keep it."""
+    return nfc(one) if isinstance(one, str) else one

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memfactory.core.texts import nfc
+
 
 def string_match_all(prediction: str, golds: Sequence[str]) -> float:
     """Share of the gold strings that occur in the prediction; an empty one never does. No golds: 0.0."""
@@ -20,6 +22,6 @@ def string_match_part(prediction: str, golds: Sequence[str]) -> float:
 
 
 def _found(prediction: str, golds: Sequence[str]) -> list[bool]:
-    said = prediction.lower()
+    said = nfc(prediction).lower()
     wanted = [golds] if isinstance(golds, str) else golds
-    return [bool(gold) and gold.lower() in said for gold in wanted]
+    return [bool(gold) and nfc(gold).lower() in said for gold in wanted]

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from memfactory.core.bounds import AtLeastOne
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
+from memfactory.core.texts import nfc
 from memfactory.core.types import Rollout
 
 _LISTS = {"retrieved": "retrieved", "reranked": "reranked", "cited": "used"}
@@ -37,7 +38,7 @@ class Evidence:
 
     async def __call__(self, rollout: Rollout) -> float | None:
         """In [0, 1]; 0.0 for a failed rollout. Raises `BadInput` for an agent that does not tell turns."""
-        wanted = set(rollout.task.meta.get("evidence_turns") or ())
+        wanted = {nfc(turn) for turn in rollout.task.meta.get("evidence_turns") or ()}
         if not wanted:
             return None
         if rollout.error is not None or rollout.outcome is None:
@@ -49,5 +50,5 @@ class Evidence:
             )
         sources: Mapping[str, Sequence[str]] = info["sources"]
         ids: Sequence[str] = info[_LISTS[self.of]][: self.top]
-        found = {turn for item_id in ids for turn in sources.get(item_id, ())}
+        found = {nfc(turn) for item_id in ids for turn in sources.get(item_id, ())}
         return len(wanted & found) / len(wanted)

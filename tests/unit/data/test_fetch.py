@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -124,3 +125,22 @@ def test_a_file_that_is_made_is_not_fetched() -> None:
     assert "memfactory data make hotpotqa-long --source" in hint
     assert "--output data/hotpotqa_long/train.parquet" in hint and "hotpotqa_train_32k.parquet" in hint
     assert where_to_get("data/msc/session_5/test.txt") == "; get it with: memfactory data fetch msc"
+
+
+@pytest.mark.parametrize(
+    ("path", "ignored"),
+    [
+        ("banks/memory_r1/bank.json", True),
+        ("data/locomo/locomo10.json", True),
+        ("data/tiny_policy/model.safetensors", False),
+        ("src/memfactory/data/files.py", False),
+        ("tests/unit/data/test_fetch.py", False),
+    ],
+)
+def test_what_people_say_and_download_is_not_committed(path: str, ignored: bool) -> None:
+    checkout = Path(__file__).resolve().parents[3]
+    if not (checkout / ".git").exists():
+        pytest.skip("not a checkout of git")
+    # --no-index: also for what is committed already
+    done = subprocess.run(["git", "check-ignore", "--no-index", "-q", path], cwd=checkout, check=False)
+    assert done.returncode == (0 if ignored else 1)
