@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from memfactory.models.text import TextCodec
 from memfactory.samplers.base import engines_of, figures_of
 from memfactory.samplers.serve_command import serve_arguments
 from memfactory.samplers.sync import check_parity, sync_and_check
+from memfactory.samplers.vllm_client import VllmClient
 from memfactory.samplers.vllm_server import VllmServerSampler
 from tests.integration.conftest import MAX_MODEL_LEN
 from tests.tiny_models import ScoringLearner
@@ -95,6 +97,26 @@ def test_each_server_has_the_learners_weights_tied_output_layer_included(
     assert ids_of(sample(servers, requests_for(prompts[:8]))) != before
 
 
+def test_nobody_else_can_ask_the_servers_of_a_run(servers: VllmServerSampler) -> None:
+    """vLLM wants its key below /v1 and /inference only; its other endpoints run what they are sent."""
+    for number, server in enumerate(servers._servers):
+        assert server.process is not None
+        folder = server.process.socket.parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and folder.stat().st_uid == os.getuid()
+        family = processes_of(servers, number)
+        assert f"--uds={server.process.socket}" in family[1].cmdline(), "and so no port"
+        client = VllmClient(server.client.url, 60.0)
+        for method, path in (
+            ("GET", "v1/models"),
+            ("POST", "v1/completions"),
+            ("POST", "inference/v1/generate"),
+        ):
+            assert client._http.ask(method, path, {}, seconds=60.0).status == 401
+        key = family[1].environ()["VLLM_API_KEY"]
+        assert len(key) > 40 and not any(key in " ".join(process.cmdline()) for process in family)
+        assert key not in server.process.log.read_text(errors="replace")
+
+
 def test_a_server_killed_in_the_middle_costs_no_rollout(servers: Any, prompts: Any) -> None:
     """kill -9 of one server's own process, whose engine would go on living without it."""
     requests = requests_for(prompts[:24])
@@ -121,11 +143,16 @@ def test_a_server_killed_in_the_middle_costs_no_rollout(servers: Any, prompts: A
 
 
 def test_adapters_alone_are_synced(
-    servers: VllmServerSampler, policy_folder: Path, codec: TextCodec, prompts: Any
+    servers: VllmServerSampler,
+    policy_folder: Path,
+    codec: TextCodec,
+    prompts: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To the same servers, which hold their first weights again: adapters are added to those."""
     servers.load_weights(ScoringLearner(policy_folder).named_weights(), 0)
     learner = LocalLearner(model=policy_folder, device="cpu", lr=0.05, lora_rank=3, lora_alpha=8)
+    monkeypatch.setenv("VLLM_API_KEY", processes_of(servers, 0)[1].environ()["VLLM_API_KEY"])
     sampler = VllmServerSampler(
         urls=[server.client.url for server in servers._servers],
         adapter_sync=True,

@@ -107,7 +107,7 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._client is None:
-            self._client, self._proxy = _client(self.address.url, self._environment, self._socket)
+            self._client, self._proxy = new_client(self.address.url, self._environment, self._socket)
             self._loop = loop
         work = self._exchange(self._client, self._proxy, method, path, body)
         return await within(work, seconds, longer)
@@ -116,7 +116,7 @@ class Connection:
         """`request`, for callers without an event loop; blocks, over a connection of its own."""
 
         async def once() -> Reply:
-            client, proxy = _client(self.address.url, self._environment, self._socket)
+            client, proxy = new_client(self.address.url, self._environment, self._socket)
             async with client:
                 return await within(self._exchange(client, proxy, method, path, body), seconds)
 
@@ -179,7 +179,7 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     return found[0]
 
 
-def _client(url: str, environment: bool, socket: str | None = None) -> tuple[Any, Proxy | None]:
+def new_client(url: str, environment: bool, socket: str | None = None) -> tuple[Any, Proxy | None]:
     import httpx
 
     transport, proxy = transport_for(url, environment=environment, socket=socket)
@@ -190,28 +190,47 @@ def _client(url: str, environment: bool, socket: str | None = None) -> tuple[Any
 
 @asynccontextmanager
 async def opened(
-    client: Any, proxy: Proxy | None, method: str, url: str, *, headers: Mapping[str, str], body: Any = None
+    client: Any,
+    proxy: Proxy | None,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: Any = None,
+    passed: list[Mapping[str, str]] | None = None,
 ) -> AsyncIterator[Any]:
     """An httpx response whose body has not been read; redirects within its host have been followed.
 
-    Raises `HttpFailed` for everything that goes wrong, also while the body is read.
+    With `passed`, a list that gets the headers of the redirects, those to other hosts are followed too, by https and
+    without login: for what is public. Raises `HttpFailed` for everything that goes wrong, also while the body is read.
     """
     import httpx
 
     response: Any = None
     content = None if body is None else json.dumps(body).encode()
-    more = {} if content is None else {"content-type": "application/json"}
+    sent = dict(headers) if content is None else {**headers, "content-type": "application/json"}
     try:
         for _ in range(_MOST_REDIRECTS + 1):
             try:
-                request = client.build_request(method, url, headers={**headers, **more}, content=content)
+                request = client.build_request(method, url, headers=sent, content=content)
                 response = await client.send(request, stream=True, follow_redirects=False)
             except (httpx.InvalidURL, OSError, ValueError) as error:
                 raise _failure(error, url, proxy) from error
             if response.status_code not in _REDIRECTS or "location" not in response.headers:
                 break
             see_other = response.status_code == 303 and method != "GET"
-            url = _next(url, response.headers["location"], see_other=see_other)
+            if passed is not None:
+                passed.append(response.headers)
+            elsewhere, target = _next(url, response.headers["location"])
+            if see_other or (elsewhere and (passed is None or not target.startswith("https://"))):
+                raise HttpFailed(
+                    f"redirects to {masked(target)[:200]}; what is asked goes to no other server than the one that is "
+                    "named: correct the address",
+                    again=False,
+                )
+            if elsewhere:
+                sent.pop("authorization", None)
+            url = target
             await response.aclose()
         else:
             raise HttpFailed("redirects in a circle; correct the address", again=False)
@@ -278,8 +297,8 @@ class _Decoder:
             raise HttpFailed("sends a reply that ends in the middle")
 
 
-def _next(url: str, location: str, *, see_other: bool) -> str:
-    """Where a redirect leads, if one may go there: to the same host, and not back from https to http."""
+def _next(url: str, location: str) -> tuple[bool, str]:
+    """Where a redirect leads, and whether that is another server: another host, or back from https to http."""
     target = location
     try:
         target = urljoin(url, location)
@@ -287,14 +306,8 @@ def _next(url: str, location: str, *, see_other: bool) -> str:
         same = (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
         safer = (here.scheme, there.scheme) == ("http", "https") and here.hostname == there.hostname
     except ValueError:
-        same = safer = False
-    if see_other or not (same or safer):
-        raise HttpFailed(
-            f"redirects to {masked(target)[:200]}; what is asked goes to no other server than the one that is named: "
-            "correct the address",
-            again=False,
-        )
-    return target
+        return True, target
+    return not (same or safer), target
 
 
 def _failure(error: Exception, url: str, proxy: Proxy | None) -> HttpFailed:

@@ -24,7 +24,10 @@ class HubFile:
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file on a web page of its publishers. A tar archive is unpacked; `sha256` is checked where it is known."""
+    """A file on a web page of its publishers. A tar archive is unpacked.
+
+    `sha256` is the file's where its publishers do not change it; others are compared with what was fetched first.
+    """
 
     url: str
     sha256: str | None = None
@@ -62,7 +65,7 @@ class DataSet:
 
 
 _MEMAGENT = "BytedTsinghua-SIA/hotpotqa"
-_HOTPOTQA = "http://curtis.ml.cmu.edu/datasets/hotpot/"
+_HOTPOTQA = "https://curtis.ml.cmu.edu/datasets/hotpot/"
 _LONGMEMEVAL = "xiaowu0162/longmemeval-cleaned"
 
 CATALOG: tuple[DataSet, ...] = (
@@ -105,8 +108,14 @@ CATALOG: tuple[DataSet, ...] = (
         "dev 7,405 questions, 46 MB; train 90,447, 566 MB",
         "CC BY-SA 4.0",
         {
-            "dev": WebFile(f"{_HOTPOTQA}hotpot_dev_distractor_v1.json"),
-            "train": WebFile(f"{_HOTPOTQA}hotpot_train_v1.1.json"),
+            "dev": WebFile(
+                f"{_HOTPOTQA}hotpot_dev_distractor_v1.json",
+                sha256="4e9ecb5c8d3b719f624d66b60f8d56bf227f03914f5f0753d6fa1b359d7104ea",
+            ),
+            "train": WebFile(
+                f"{_HOTPOTQA}hotpot_train_v1.1.json",
+                sha256="26650cf50234ef5fb2e664ed70bbecdfd87815e6bffc257e068efea5cf7cd316",
+            ),
         },
     ),
     DataSet(
@@ -188,7 +197,7 @@ CATALOG: tuple[DataSet, ...] = (
         "CC BY 4.0",
         {
             "all": WebFile(
-                "http://parl.ai/downloads/msc/msc_v0.1.tar.gz",
+                "https://parl.ai/downloads/msc/msc_v0.1.tar.gz",
                 sha256="e640e37cf4317cd09fc02a4cd57ef130a185f23635f4003b0cee341ffcb45e60",
             )
         },

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from memfactory.core.address import parse_address
+from memfactory.core.download import download
 from memfactory.core.errors import BadInput, ServiceError, did_you_mean
 from memfactory.core.files import disk_errors
+from memfactory.core.http import HttpFailed
 from memfactory.data.catalog import DataSet, HubFile, WebFile, find
+from memfactory.data.checksums import SUMS, record, recorded, verify
 from memfactory.data.write import atomic_write
-
-_SECONDS_TO_WAIT = 15.0
-_CHUNK = 1 << 20
 
 
 def fetch(
@@ -22,8 +25,10 @@ def fetch(
 ) -> list[Path]:
     """Download a data set, or the parts of it that are named; return its files. Those that are there are kept.
 
-    Raises `BadInput` for an unknown data set or part and for one that is generated here; `ServiceError`, naming every
-    missing file and where it is, when they cannot be downloaded.
+    What was fetched stands with its hash in the folder's file SHA256SUMS (`data.checksums`), and is compared with it
+    whenever it is fetched again. Raises `BadInput` for an unknown data set or part, for one that is generated here and
+    for a file that has changed since; `ServiceError`, naming every missing file and where it is, when they cannot be
+    downloaded.
     """
     entry = find(name)
     if not entry.parts:
@@ -37,7 +42,9 @@ def fetch(
     found = []
     for number, file in enumerate(wanted.values()):
         path = folder / file.name
-        if not path.exists():
+        if path.exists():
+            verify(path)
+        else:
             say(f"fetching {file}")
             try:
                 _download(file, path)
@@ -63,35 +70,52 @@ def _by_hand(entry: DataSet, files: Sequence[HubFile | WebFile], folder: Path, r
 
 def _download(file: HubFile | WebFile, path: Path) -> None:
     """Over HTTP, also from the hub: its own client says on many lines, for half a minute, that there is no network."""
-    import httpx
+    digest, url, headers = hashlib.sha256(), _address(file), {}
+    if urlsplit(url).scheme != "https" and not parse_address(url).is_here:
+        raise _Unreachable(f"{url} is not https")
+    if isinstance(file, HubFile):
+        from huggingface_hub.utils import build_hf_headers
 
-    digest = hashlib.sha256()
-    url, headers, sha256 = _request(file)
+        headers = build_hf_headers()
+
+    def write(piece: bytes) -> None:
+        digest.update(piece)
+        target.write(piece)
+
     try:
-        with (
-            httpx.stream(
-                "GET", url, headers=headers, follow_redirects=True, timeout=_SECONDS_TO_WAIT
-            ) as answer,
-            atomic_write(str(path)) as target,
-        ):
-            answer.raise_for_status()
-            for chunk in answer.iter_bytes(_CHUNK):
-                digest.update(chunk)
-                target.write(chunk)
-            if sha256 is not None and digest.hexdigest() != sha256:
-                raise _Unreachable(f"{url}: the content is not the published one (sha256 differs)")
-    except httpx.HTTPError as error:
-        raise _Unreachable(_first_line(error)) from error
+        with atomic_write(str(path)) as target:
+            replies = download(url, write, headers=headers)
+            _check(path, digest.hexdigest(), _published(file, replies), url)
+    except HttpFailed as error:
+        raise _Unreachable(f"{url}: it {error}") from error
+    record(path, digest.hexdigest())
 
 
-def _request(file: HubFile | WebFile) -> tuple[str, dict[str, str], str | None]:
-    """Address, headers and, where it is known, the hash of a file."""
+def _address(file: HubFile | WebFile) -> str:
     if isinstance(file, WebFile):
-        return file.url, {}, file.sha256
+        return file.url
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
 
-    return hf_hub_url(file.repository, file.name, repo_type="dataset"), build_hf_headers(), None
+    return hf_hub_url(file.repository, file.name, repo_type="dataset")
+
+
+def _published(file: HubFile | WebFile, replies: Sequence[Mapping[str, str]]) -> str | None:
+    """The hash that the publishers name: in the catalogue, or the hub in its replies for large files."""
+    if isinstance(file, WebFile):
+        return file.sha256
+    named = [reply.get("x-linked-etag", "").strip('W/"') for reply in replies]
+    return next((name for name in named if re.fullmatch(r"[0-9a-f]{64}", name)), None)
+
+
+def _check(path: Path, found: str, published: str | None, url: str) -> None:
+    before = recorded(path)
+    if published is not None and found != published:
+        raise _Unreachable(f"{url}: the content is not the published one (sha256 differs)")
+    if before is not None and found != before:
+        raise _Unreachable(
+            f"{url}: the content is not what was fetched before (sha256 differs); if its publishers have changed it, "
+            f"delete its line in {path.parent / SUMS}"
+        )
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -51,6 +51,9 @@ def server_spec(config: RoleConfig) -> dict[str, Any]:
         "model": config.openai,
         "base_url": base_url_or_default(config.base_url),
         "api_key_env": config.api_key_env,
+        "extra_body": config.extra_body,
+        "max_tokens_name": config.max_tokens_name,
+        "leave_out": config.leave_out,
     }
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from memfactory.algorithms.objective import AdvantageMethod, Denominator, LossKind
+from memfactory.core.address import check_address
 from memfactory.core.bounds import AtLeastOne, Bounds, Count, NotNegative, Positive, Seed, Share, TorchDevice
 from memfactory.core.registry import component_field
 from memfactory.evaluation.metrics import MetricName
+from memfactory.models.chat_parameters import check_parameters
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ class RoleConfig:
     """A model beside the policy, for modules to name as their role; it is never trained.
 
     With `openai` (a model's name) it is a server at `base_url` (null: the environment's OPENAI_BASE_URL, else OpenAI's
-    own), with the key in the environment variable `api_key_env`. Otherwise it is the weights of `path` (null:
-    `model.path`), frozen. `sampler` is an engine with settings of its own; null is one like the policy's.
+    own), with the key in the environment variable `api_key_env`, asked with `extra_body`, `max_tokens_name` and
+    `leave_out` as the sampler `openai`. Otherwise it is the weights of `path` (null: `model.path`), frozen. `sampler`
+    is an engine with settings of its own; null is one like the policy's.
     """
 
     path: str | None = None
@@ -69,6 +72,9 @@ class RoleConfig:
     top_p: Share = 1.0
     top_k: Count = 0
     sampler: dict[str, Any] | None = field(default=None, metadata={"component": "sampler"})
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    max_tokens_name: str = "max_tokens"
+    leave_out: tuple[str, ...] = ()
 
     @property
     def is_server(self) -> bool:
@@ -80,6 +86,15 @@ class RoleConfig:
             raise ValueError("openai is a server, path and sampler are of an engine here; keep one of them")
         if self.openai is None and self.base_url is not None:
             raise ValueError("base_url needs openai, the name of a model there")
+        if self.base_url is not None:
+            check_address(self.base_url)
+        check_parameters(self.max_tokens_name, self.leave_out, self.extra_body)
+        if self.openai is None and (
+            self.extra_body or self.leave_out or self.max_tokens_name != "max_tokens"
+        ):
+            raise ValueError(
+                "extra_body, max_tokens_name and leave_out need openai; a sampler has fields of its own"
+            )
         if self.is_server and self.path is not None:
             raise ValueError("path cannot be loaded by a server; leave it out")
 

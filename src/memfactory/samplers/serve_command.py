@@ -33,7 +33,7 @@ def serve_arguments(
     adapter_rank: int = 0,
     more: Sequence[str] = (),
 ) -> list[str]:
-    """The options of the server, without host and port. `more` comes last, so it may replace what is before it.
+    """The options of the server, without its address. `more` comes last, so it may replace what is before it.
 
     With an `adapter_rank` above 0 the server takes adapters of at most that rank, one at a time.
     """
@@ -72,14 +72,17 @@ def serve_arguments(
 
 
 def serve_environment(
-    *, transfer: str, threads: int, devices: str | None, one_worker_on_cpu: bool = False
+    *, transfer: str, threads: int, devices: str | None, key: str, one_worker_on_cpu: bool = False
 ) -> dict[str, str]:
     """Environment variables of one server; `threads` is for CPUs, and what the user has set stays.
+
+    `key` is what it asks for: here, because everybody can read the command line of a process.
 
     With `one_worker_on_cpu` the worker lives in the process of vLLM's engine. On a CPU vLLM would start one more for it
     to bind its threads, which we do not; that one imports vLLM again: a third of the time that a start takes.
     """
     environment = {
+        "VLLM_API_KEY": key,
         "VLLM_SERVER_DEV_MODE": "1",  # the endpoints for weights
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # the endpoints for adapters, if it takes any
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if one_worker_on_cpu else "1",
@@ -91,7 +94,8 @@ def serve_environment(
         "VLLM_USE_V2_MODEL_RUNNER": os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0"),
     }
     if transfer == "ipc":
-        environment["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # handles of GPU memory travel pickled
+        # Handles of GPU memory travel pickled; nobody but the user can connect (`ServerProcess`).
+        environment["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = devices
     return environment

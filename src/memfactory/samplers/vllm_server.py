@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 import uuid
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from memfactory.core.address import check_address, key_in
 from memfactory.core.bounds import AtLeastOne, Bounds, Form, PartOfGpu, Positive, Seconds
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
@@ -22,13 +24,25 @@ from memfactory.samplers.router import Router
 from memfactory.samplers.serve_command import serve_arguments, serve_environment
 from memfactory.samplers.server_process import ServerProcess
 from memfactory.samplers.vllm_adapters import slot_rank
-from memfactory.samplers.vllm_client import VllmClient
+from memfactory.samplers.vllm_client import UNIX, VllmClient
 from memfactory.samplers.weight_transfer import GpuTransfer, Transfer, WeightFolder, open_gpu_engine
 
 if TYPE_CHECKING:
     import torch
 
     from memfactory.models.text import Codec
+
+#: Options of `vllm serve` that decide who may ask.
+_OF_RUN = (
+    "--host",
+    "--port",
+    "--uds",
+    "--api-key",
+    "--root-path",
+    "--ssl-keyfile",
+    "--ssl-certfile",
+    "--ssl-ca-certs",
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +56,10 @@ class VllmServerConfig:
     `timeout_s` or fails is waited for, at most `wait_s`; one of the run's own is restarted. `server_args` follow
     `vllm serve`. `adapter_sync` (with `transfer: folder`): under LoRA each sync hands over adapters alone. The other
     fields are those of the sampler `vllm`.
+    Servers of the run's own listen at Unix sockets that only its user can reach, with a key that only the run knows.
     """
 
-    urls: tuple[Annotated[str, Form(r"https?://\S+", "an address such as http://host:8000")], ...] = ()
+    urls: tuple[Annotated[str, Form(r"(https?|unix)://\S+", "an address such as http://host:8000")], ...] = ()
     servers: Annotated[int, Bounds(0, 1024)] = 0
     devices: tuple[Annotated[str, Form(r"\d+(,\d+)*", "numbers of GPUs such as 0 or 0,1")], ...] = ()
     cores: tuple[
@@ -69,6 +84,14 @@ class VllmServerConfig:
     def __post_init__(self) -> None:
         if bool(self.urls) == bool(self.servers):
             raise ValueError("give either urls of running servers, or servers (a number) to start")
+        for url in self.urls:
+            if not url.startswith(f"{UNIX}/"):
+                check_address(url, "urls")
+        for argument in self.server_args:
+            if argument.partition("=")[0] in _OF_RUN:
+                raise ValueError(
+                    f"server_args: {argument.partition('=')[0]} is set by the run: its servers are nobody else's"
+                )
         for name, given in (("devices", self.devices), ("cores", self.cores)):
             if given and len(given) != self.servers:
                 raise ValueError(f"{name} has {len(given)} entries for {self.servers} servers; one for each")
@@ -130,6 +153,7 @@ class VllmServerSampler:
         self._sent = 0
         self._nonce = ranks.broadcast(uuid.uuid4().hex[:8])
         self._own_folder: Path | None = None
+        own_key = ranks.broadcast(secrets.token_urlsafe(32))
         processes: list[ServerProcess | None] = [None] * len(urls)
         if ranks.first and (servers or (transfer == "folder" and weights_dir is None)):
             self._own_folder = Path(tempfile.mkdtemp(prefix="memfactory-servers-"))
@@ -159,6 +183,7 @@ class VllmServerSampler:
                     transfer=transfer,
                     threads=threads,
                     devices=devices[number] if devices else None,
+                    key=own_key,
                     one_worker_on_cpu=tensor_parallel_size == 1 and not _on_gpu(),
                 )
                 where = cores[number] if cores else None
@@ -166,7 +191,7 @@ class VllmServerSampler:
         urls = ranks.broadcast([p.url for p in processes if p is not None] or list(urls))
         if not ranks.first:
             processes = [None] * len(urls)
-        key = os.environ.get(api_key_env)
+        key = own_key if servers else key_in(api_key_env)
         self._servers = [
             ManagedServer(
                 VllmClient(url, timeout_s, key),

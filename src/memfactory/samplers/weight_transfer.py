@@ -202,7 +202,10 @@ def _update_client(client: VllmClient) -> Any:
     from vllm.distributed.weight_transfer.clients import HTTPVLLMWeightSyncClient
 
     class PartOfUpdate(HTTPVLLMWeightSyncClient):  # type: ignore[misc]
-        """Sends a part."""
+        """Sends a part, by the connection that has the server's key."""
+
+        def _post(self, path: str, json: dict[str, Any] | None = None) -> None:
+            client.transfer(path, json)
 
         def start_weight_update(self) -> None:
             """The update has been started."""

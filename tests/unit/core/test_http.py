@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import socketserver
-import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -17,34 +14,7 @@ from hypothesis import strategies as st
 
 from memfactory.core.address import parse_address
 from memfactory.core.http import Connection, HttpFailed, NoAnswerInTime, Reply
-
-
-@contextmanager
-def raw(answer: Callable[[Callable[[bytes], None], bytes], None]) -> Iterator[str]:
-    """A server that lets `answer(send, request)` write bytes; its address."""
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            request = b""
-            while b"\r\n\r\n" not in request:
-                found = self.request.recv(65536)
-                if not found:
-                    return
-                request += found
-            if request.startswith(b"POST"):
-                while not request.endswith(b"}"):
-                    request += self.request.recv(65536)
-            with suppress(OSError):  # the client may have had enough
-                answer(self.request.sendall, request)
-
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-        allow_reuse_address = True
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+from tests.raw_server import drip, raw
 
 
 def get(url: str, seconds: float = 20.0, most: int = 1 << 20, blocking: bool = False) -> Reply:
@@ -57,13 +27,6 @@ def get(url: str, seconds: float = 20.0, most: int = 1 << 20, blocking: bool = F
 def whole(content: bytes, *headers: str, status: str = "200 OK") -> bytes:
     lines = [f"HTTP/1.1 {status}", f"content-length: {len(content)}", "connection: close", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
-
-
-def drip(send: Callable[[bytes], None], request: bytes, head: bytes) -> None:
-    send(head)
-    while True:
-        send(b"a")
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("blocking", [False, True])

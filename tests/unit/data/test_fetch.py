@@ -8,17 +8,20 @@ import io
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from memfactory.core import registry
+from memfactory.core import download, registry
 from memfactory.core.errors import BadInput, ServiceError
+from memfactory.core.http import HttpFailed
 from memfactory.data import catalog, fetch
 from memfactory.data.catalog import CATALOG, DataSet, WebFile, where_to_get
 from memfactory.data.files import open_records
+from tests.raw_server import drip, raw
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -96,6 +99,75 @@ def test_what_cannot_be_had_is_one_line_and_leaves_nothing(part: str, message: s
     with pytest.raises(ServiceError, match=message):
         fetch.fetch("mine", [part], "out", say=lambda line: None)
     assert not Path("out").exists() or not list(Path("out").iterdir())
+
+
+def test_what_was_fetched_first_is_what_must_come_again(offered: Path) -> None:
+    fetch.fetch("mine", ["dev"], say=str)
+    sums = Path("data/mine/SHA256SUMS")
+    assert sums.read_text() == f"{hashlib.sha256(b'[1]').hexdigest()}  dev.json\n"
+    path = Path("data/mine/dev.json")
+    path.write_text("[2]")
+    with pytest.raises(
+        BadInput, match=r"dev\.json: it has changed since it was fetched.*delete it and fetch again"
+    ):
+        fetch.fetch("mine", ["dev"], say=str)
+    path.unlink()
+    (offered / "dev.json").write_text("[3]")
+    with pytest.raises(ServiceError, match="not what was fetched before") as caught:
+        fetch.fetch("mine", ["dev"], say=str)
+    assert "\n" not in str(caught.value) and not path.exists()
+    sums.unlink()
+    fetch.fetch("mine", ["dev"], say=str)
+    assert path.read_text() == "[3]"
+    path.write_text("mine")
+    sums.unlink()
+    fetch.fetch("mine", ["dev"], say=str)
+    assert path.read_text() == "mine", "what somebody put here is theirs"
+
+
+def test_a_download_is_bounded_by_progress_and_size(offered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (offered / "dev.json").write_bytes(b"1" * 200_000)
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    part = catalog.CATALOG[0].parts["dev"]
+    assert isinstance(part, WebFile)
+    with pytest.raises(HttpFailed, match="more than 0 MiB"):
+        download.download(part.url, str, most_bytes=1000)
+    with pytest.raises(HttpFailed, match="answers 404"):
+        download.download(part.url + ".gone", str)
+    with (
+        raw(lambda send, request: drip(send, request, b"HTTP/1.1 200 OK\r\n\r\n")) as url,
+        pytest.raises(HttpFailed, match=r"stalls: \d+ bytes in 0\.2 s"),
+    ):
+        download.download(url, str)
+
+    def slow_but_steady(send: Callable[[bytes], None], request: bytes) -> None:
+        send(b"HTTP/1.1 200 OK\r\ncontent-length: 900000\r\n\r\n")
+        for _ in range(9):
+            time.sleep(0.15)
+            send(b"x" * 100_000)
+
+    came: list[bytes] = []
+    monkeypatch.setattr(download, "PATIENCE", 1.0)  # less than it takes
+    with raw(slow_but_steady) as url:
+        download.download(url, came.append)
+    assert len(b"".join(came)) == 900_000
+
+
+def test_only_https_is_fetched_and_proxies_are_named(offered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"dev": WebFile("http://example.invalid/x.json")}
+    monkeypatch.setattr(catalog, "CATALOG", (DataSet("mine", "", "jsonl", "", "", parts),))
+    with pytest.raises(ServiceError, match="is not https"):
+        fetch.fetch("mine", say=str)
+    for entry in CATALOG:
+        assert all(
+            file.url.startswith("https://") for file in entry.parts.values() if isinstance(file, WebFile)
+        )
+    parts["dev"] = WebFile("https://example.invalid/x.json")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    with pytest.raises(BadInput, match=r"ALL_PROXY=socks5.*httpx\[socks\]"):
+        fetch.fetch("mine", say=str)
 
 
 def test_an_unknown_part_or_a_generated_set_is_one_line(offered: Path) -> None:

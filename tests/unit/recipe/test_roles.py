@@ -49,7 +49,15 @@ def test_the_roles_key_refines(monkeypatch: pytest.MonkeyPatch) -> None:
         "model": "org/gpt-4.1",
         "base_url": "http://127.0.0.1:7/v1",
         "api_key_env": "OPENAI_API_KEY",
+        "extra_body": {},
+        "max_tokens_name": "max_tokens",
+        "leave_out": (),
     }
+    found = roles(
+        "agent.roles.answerer=o", "roles.o={openai: o5, leave_out: [temperature], extra_body: {a: 1}}"
+    )
+    assert server_spec(found["o"])["leave_out"] == ("temperature",)
+    assert server_spec(found["o"])["extra_body"] == {"a": 1}
 
 
 @pytest.mark.parametrize(

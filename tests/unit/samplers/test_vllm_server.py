@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
+import json
+import math
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,16 +19,20 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memfactory.core.errors import BadInput, ServiceError, TaskError
+from memfactory.core.http import Reply
 from memfactory.core.types import Completion, SamplingParams, SamplingRequest
 from memfactory.models.text import ByteCodec
 from memfactory.samplers.base import engines_of, figures_of
 from memfactory.samplers.router import ServerFailed
-from memfactory.samplers.server_process import free_port
+from memfactory.samplers.server_process import ServerProcess, free_port
 from memfactory.samplers.vllm_client import VllmClient
 from memfactory.samplers.vllm_server import VllmServerConfig, VllmServerSampler
 from memfactory.samplers.weight_transfer import GpuTransfer, chunks
+from tests.raw_server import drip, raw
 from tests.unit.samplers.fake_vllm import FakeVllm, tokens
 
 
@@ -231,6 +240,98 @@ def test_an_attempt_has_a_time_limit(fakes: list[FakeVllm]) -> None:
     with pytest.raises(ServerFailed, match="is gone"):
         asyncio.run(gone.complete(requests(1)[0], [0], (1.0, 1.0, 0, 0)))
     assert not gone.healthy()
+
+
+def test_time_in_the_servers_queue_is_no_failure(fakes: list[FakeVllm]) -> None:
+    """One at a time, eight of them: the last waits for longer than an attempt may take."""
+    turn, fakes[0].seconds = threading.Lock(), 0.3
+    generate = fakes[0].generate
+
+    def one_at_a_time(body: dict[str, Any]) -> tuple[int, Any]:
+        with turn:
+            return generate(body)
+
+    fakes[0].generate = one_at_a_time  # type: ignore[method-assign]
+    sampler = sampler_on([fakes[0].url], timeout_s=2.0)
+    wanted = requests(8)
+    assert [c.token_ids for c in sample(sampler, wanted)] == expected(wanted)
+    assert figures_of(sampler) == {"servers/retries": 0, "servers/recoveries": 0}
+    sampler.close()
+
+
+def complete(url: str, **options: Any) -> Any:
+    client = VllmClient(url, **{"timeout_s": 0.3, **options})
+    return asyncio.run(client.complete(requests(1)[0], [0], (1.0, 1.0, 0, 0)))
+
+
+def test_a_byte_at_a_time_is_no_answer_nor_a_reply_to_a_command() -> None:
+    with raw(lambda send, request: drip(send, request, b"HTTP/1.1 200 OK\r\n\r\n")) as url:
+        with pytest.raises(ServerFailed, match=r"no answer within 0\.3 s"):
+            complete(url)
+        with pytest.raises(ServiceError, match="gave no answer within"):
+            VllmClient(url, 1.0)._rpc("x", seconds=-9.7)
+
+
+def test_a_wrong_key_is_one_line_and_no_reason_to_restart(fakes: list[FakeVllm]) -> None:
+    fakes[0].generate = lambda body: (401, {"error": "Unauthorized"})  # type: ignore[method-assign]
+    with pytest.raises(ServiceError, match=r"answered 401: Unauthorized; is the key .*api_key_env"):
+        complete(fakes[0].url)
+
+
+def test_a_server_at_a_unix_socket(tmp_path: Path) -> None:
+    served = tmp_path / "s.sock"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.headers["authorization"] == "Bearer k" else 401)
+            self.end_headers()
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    with socketserver.ThreadingUnixStreamServer(str(served), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        assert VllmClient(f"unix://{served}", 5.0, "k").healthy()
+        assert not VllmClient(f"unix://{served}", 5.0).healthy()
+        server.shutdown()
+
+
+def test_servers_of_a_run_are_nobody_elses(tmp_path: Path) -> None:
+    for argument in ("--host=0.0.0.0", "--api-key", "--uds=/x"):
+        with pytest.raises(ValueError, match="is set by the run"):
+            VllmServerConfig(servers=1, server_args=(argument,))
+    with pytest.raises(ValueError, match=r"urls: .*try http://gpu:8000"):
+        VllmServerConfig(urls=("gpu:8000",))
+    with pytest.raises(BadInput, match="TMPDIR"):
+        ServerProcess(0, [], {}, tmp_path / ("x" * 100))
+
+
+_values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(
+        st.sampled_from(["choices", "token_ids", "logprobs", "content", "logprob", "weight_versions", "version",
+                         "finish_reason"]), inner, max_size=5),
+)  # fmt: skip
+
+
+@given(_values, st.sampled_from(["whole", "token_ids", "logprobs", "weight_versions", "finish_reason"]))
+def test_no_reply_of_a_server_raises_more_than_it_may(value: Any, place: str) -> None:
+    choice = {
+        "token_ids": [5],
+        "logprobs": {"content": [{"logprob": -1.0}]},
+        "weight_versions": [{"version": "a"}],
+        "finish_reason": "stop",
+    }
+    whole = value if place == "whole" else {"choices": [{**choice, place: value}]}
+    try:
+        found, _ = VllmClient("http://h", 1.0)._completion(Reply(200, {}, json.dumps(whole).encode()))
+    except ServerFailed as error:
+        told = str(error)
+        assert "\n" not in told
+        return
+    assert len(found.token_ids) == len(found.logprobs) and all(math.isfinite(p) for p in found.logprobs)
 
 
 @pytest.mark.parametrize(
