@@ -188,8 +188,10 @@ def _arm(strike: Strike) -> None:
 
     def logging(self: Any, record: Any) -> None:
         if strike.at == "half-line" and f"step-{record['step']}" == strike.name:
+            line = json.dumps(dict(record)) + "\n"
+            self.written.announce(self.metrics_path, line.encode())
             with open(self.metrics_path, "a") as file:
-                file.write(json.dumps(dict(record))[:40])
+                file.write(line[:40])
             os.kill(os.getpid(), signal.SIGKILL)
         event("metrics", f"step-{record['step']}", lambda: log_metrics(self, record))
 

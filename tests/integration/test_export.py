@@ -13,6 +13,7 @@ from memfactory.cli.main import run
 from memfactory.core.types import Row
 from memfactory.learners.local import LocalLearner
 from memfactory.recipe.load import load_recipe
+from memfactory.training.run_folder import RunFolder
 from tests.tiny_models import random_policy
 
 IDS = torch.tensor([[5, 17, 40, 8, 99, 3]])
@@ -22,15 +23,18 @@ def trained(folder: Path, base: Path, *, rank: int) -> tuple[Path, LocalLearner]
     """A run folder as training leaves it after two steps, with a checkpoint of each."""
     path = folder / "run"
     overrides = [f"model.path={base}", f"learner.lora_rank={rank}", "learner.lora_alpha=8"]
-    path.mkdir()
+    path.mkdir(parents=True)
+    run_folder = RunFolder(path)
     (path / "recipe.yaml").write_text(load_recipe("memagent", overrides, output_dir=path).to_yaml())
     learner = LocalLearner(model=base, device="cpu", lr=0.05, lora_rank=rank, lora_alpha=8)
     rows = [Row((5, 6, 7), (8, 9), (-3.0, -3.0), 1.0, 0), Row((5, 6), (11,), (-3.0,), -1.0, 1)]
     for step in (1, 2):
         learner.update(rows, Objective())
-        learner.save_state(path / "checkpoints" / f"step-{step}" / "learner")
-        learner.save_policy(path / "checkpoints" / f"step-{step}" / "policy")
-    learner.save_policy(path / "final")
+        with run_folder.new_checkpoint(step) as checkpoint:
+            learner.save_state(checkpoint / "learner")
+            learner.save_policy(checkpoint / "policy")
+    with run_folder.new_final() as final:
+        learner.save_policy(final)
     return path, learner
 
 
@@ -144,7 +148,8 @@ def test_a_failed_upload_keeps_the_folder(
     [
         (["--step", "7"], "no checkpoint of step 7; there are: 1, 2"),
         (["--push-to-hub", "mine"], "is not like owner/name"),
-        (["--output", "{run}"], "holds no exported model"),
+        (["--output", "{run}"], "not written by memfactory, or changed since: checkpoints/"),
+        (["--output", "{run}/checkpoints/step-2"], "is a checkpoint, no export; nothing was deleted"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -156,6 +161,47 @@ def test_mistakes_are_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert (lora[0] / "recipe.yaml").is_file()
+
+
+def test_a_folder_that_an_export_did_not_write_stays(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model of the user's, an export with a file more or with one that was changed, and a link to a folder."""
+    path, _ = trained(tmp_path / "run", base, rank=0)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text("{}")
+    for name in ("more", "changed"):
+        assert run(["export", str(path), "-o", str(tmp_path / name)]) == 0
+    (tmp_path / "more" / "notes.txt").write_text("mine")
+    (tmp_path / "changed" / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "more")
+    for target, said in (
+        ("mine", "config.json"),
+        ("more", "notes.txt"),
+        ("changed", "config.json"),
+        ("link", "is there already"),
+    ):
+        capsys.readouterr()
+        assert run(["export", str(path), "-o", str(tmp_path / target)]) != 0
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert (mine / "config.json").read_text() == (tmp_path / "changed" / "config.json").read_text() == "{}"
+    assert (tmp_path / "more" / "notes.txt").read_text() == "mine"
+
+
+def test_damaged_weights_are_not_exported(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = trained(tmp_path, base, rank=0)
+    weights = path / "final" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert run(["export", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "model.safetensors is not what was written" in error and error.count("\n") == 1
+    assert not (path / "export").exists()
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,11 @@ from rich.console import Console
 
 from memfactory.core.errors import BadInput, ServiceError
 from memfactory.core.files import new_folder
+from memfactory.core.manifest import damage, read_manifest, require_ours, seal
 from memfactory.recipe.load import Recipe, load_recipe
 from memfactory.training.run_folder import RunFolder
 
+_KIND = "export"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -35,7 +37,8 @@ def export(
     folder to this repository of the Hugging Face hub, made private unless `public`; nothing is uploaded otherwise.
 
     Raises:
-        BadInput: no run, no weights yet, no such step, or a folder that holds something else.
+        BadInput: no run, no weights yet or damaged ones, no such step, or `output` is there and holds anything that an
+            export did not write.
         DiskError: the folder cannot be written.
         ServiceError: the hub cannot be reached or refuses.
     """
@@ -48,13 +51,13 @@ def export(
     rank = int(recipe.schema.learner.get("lora_rank") or 0)
     target = output if output is not None else run_path / "export"
     source = _source(run, step, adapter=rank > 0 and not merge)
-    _refuse_foreign(target)
-    if rank > 0 and not merge:
-        with new_folder(target) as folder:
+    _require_whole(source)
+    with new_folder(target, replaces=_only_an_export, option="--output") as folder:
+        if rank > 0 and not merge:
             _write_adapter(source, folder, recipe)
-    else:
-        with new_folder(target) as folder:
+        else:
             shutil.copytree(source, folder, dirs_exist_ok=True)
+        seal(folder, _KIND)
     console.print(f"exported: {target}", highlight=False, soft_wrap=True)
     if push_to is not None:
         address = _push(target, push_to, private=not public)
@@ -64,7 +67,7 @@ def export(
 
 def _source(run: RunFolder, step: int | None, *, adapter: bool) -> Path:
     """The folder to take weights from: `final/` or a checkpoint's policy; for an adapter, the learner's state."""
-    checkpoints = dict(run.checkpoints())
+    checkpoints = dict(run.checkpoints.all())
     if step is None:
         if run.final_path.is_dir() and not adapter:
             return run.final_path
@@ -77,16 +80,16 @@ def _source(run: RunFolder, step: int | None, *, adapter: bool) -> Path:
     return checkpoints[step] / ("learner" if adapter else "policy")
 
 
-def _refuse_foreign(target: Path) -> None:
-    """Only an earlier export, or nothing, may be replaced."""
-    if not target.exists():
-        return
-    ours = target.is_dir() and (
-        not any(target.iterdir())
-        or any((target / name).is_file() for name in ("config.json", "adapter_config.json"))
-    )
-    if not ours:
-        raise BadInput(f"{target}: exists and holds no exported model; choose another --output")
+def _require_whole(source: Path) -> None:
+    """Raise `BadInput` if the weights, or the checkpoint that they are of, are not as they were written."""
+    for folder in (source, source.parent):
+        manifest = read_manifest(folder)
+        if manifest is not None and (wrong := damage(folder, manifest)):
+            raise BadInput(f"{folder}: {wrong}; put it back from a copy, or export another --step")
+
+
+def _only_an_export(target: Path) -> None:
+    require_ours(target, _KIND, "choose another --output")
 
 
 def _write_adapter(state: Path, folder: Path, recipe: Recipe) -> None:

@@ -24,7 +24,7 @@ from memfactory.commands.graph import (
 from memfactory.commands.preflight import check_learner
 from memfactory.commands.scoring import evaluation_settings, first_metric, prepare_metrics
 from memfactory.core.errors import BadInput
-from memfactory.core.files import write_text
+from memfactory.core.manifest import named
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed, seed_everything
 from memfactory.data.sampling import TaskOrder
@@ -87,6 +87,8 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
             finished = _show_if_finished(run, console)
         if ranks.broadcast(finished):
             return 0
+    elif ranks.first:
+        run.require_clearable()
     seed_everything(derive_seed(recipe.schema.seed, "train"))
     source = None
     # Made first: a package that is missing must be told before minutes of loading.
@@ -106,11 +108,11 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                 run.acquire()
                 if fresh:
                     run.clear()
-                write_text(run.recipe_path, recipe.to_yaml())
-                view.log_to(run.path / "log.txt")
-                done = max((step for step, _ in run.checkpoints()), default=0)
+                run.written.replace_text(run.recipe_path, recipe.to_yaml())
+                view.log_to(lambda line: run.written.append(run.path / "log.txt", line))
+                newest = run.checkpoints.newest_whole(view.say)
                 if recipe.schema.tracker["type"] != "none":
-                    tracker.start(tracked_run(run.path, done, recipe.plain))
+                    _start_tracker(tracker, run, 0 if newest is None else newest[0], recipe)
             if ranks.world > 1:
                 view.say(f"{ranks.world} ranks, learner {learner_on(ranks, recipe.schema.learner)['type']}")
             trainer = _trainer(recipe, source, learner, objective, run, view, tracker, started, ranks)
@@ -136,6 +138,15 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
             run.release()
             if source is not None:
                 source.close()
+
+
+def _start_tracker(tracker: GuardedTracker, run: RunFolder, step: int, recipe: Recipe) -> None:
+    """Start it, and note which folders it makes in the run folder: those are the run's to delete."""
+    before = {path.name for path in run.path.iterdir()}
+    tracker.start(tracked_run(run.path, step, recipe.plain, run.written.replace_json))
+    for path in run.path.iterdir():
+        if path.name not in before and path.is_dir():
+            run.written.made_folder(path.name)
 
 
 def _show_if_finished(run: RunFolder, console: Console) -> bool:
@@ -280,8 +291,10 @@ def _traces(recipe: Recipe, key: str, fields: Mapping[str, Any] | None) -> Seque
 def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
     """Raise `BadInput` naming the first key in which the run folder's recipe differs from this one."""
     if not run.recipe_path.exists():
-        if run.holds_foreign_files():
-            raise BadInput(f"{run.path}: holds files but no recipe.yaml; choose another --output-dir")
+        if strange := run.foreign_files():
+            raise BadInput(
+                f"{run.path}: holds files ({named(strange)}) but no recipe.yaml; choose another --output-dir"
+            )
         return
     try:
         old = _leaves(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))

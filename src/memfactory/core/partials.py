@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -111,17 +111,24 @@ def _is_dead(path: Path, descriptor: int) -> bool:
     return True
 
 
-def remove_folder(path: Path) -> None:
-    """Delete a folder of ours; renamed first, so that a kill leaves it whole or known as half. Raises `OSError`."""
+def remove_folder(path: Path, unless: Callable[[Path], object] = lambda path: False) -> bool:
+    """Delete a folder of ours; renamed first, so that a kill leaves it whole or known as half. Raises `OSError`.
+
+    It is put back, and False returned, if `unless` says so of what was renamed: something came into it meanwhile.
+    """
     lock = hold(path)
     if lock is None:
-        return
+        return False
     try:
         doomed = _free_name(path, "partial")
         os.replace(path, doomed)
+        if unless(doomed):
+            os.replace(doomed, path)
+            return False
         shutil.rmtree(doomed, ignore_errors=True)
     finally:
         os.close(lock)
+    return True
 
 
 def _free_name(target: Path, kind: str) -> Path:

@@ -20,7 +20,9 @@ from typing import Any
 import yaml
 
 from memfactory import __version__
-from memfactory.core.files import write_bytes, write_text
+from memfactory.core.files import new_folder, write_bytes
+from memfactory.core.manifest import require_ours, seal
+from memfactory.core.signed import write_signed
 from memfactory.reports import drawing, tables
 from memfactory.reports.charts import Chart, charts
 from memfactory.reports.rollouts import (
@@ -32,6 +34,7 @@ from memfactory.reports.rollouts import (
 )
 from memfactory.reports.run_data import RunData
 
+PICTURES = "report's pictures"
 #: Rollouts in the page unless told otherwise, and how large they may be, compressed and as text.
 MOST_ROLLOUTS = 3000
 _HEAD = 65_536  # bytes, in which the title is
@@ -67,16 +70,25 @@ def is_report(path: Path) -> bool:
 
 
 def write_report(runs: Sequence[RunData], output: Path, most_rollouts: int = MOST_ROLLOUTS) -> Report:
-    """Write the page to `output` and each chart as PNG into `<output without suffix>_png/`."""
+    """Write the page to `output` and each chart as PNG into `<output without suffix>_png/`.
+
+    What is at `output` is replaced; earlier pictures only if nothing was added to them or changed, else `BadInput`.
+    """
     drawn = charts(runs)
     folder = output.with_name(f"{output.stem}_png")
-    pictures = []
-    for chart in drawn:
-        pictures.append(folder / f"{chart.slug}.png")
-        write_bytes(pictures[-1], drawing.png(chart))
+    pictures = [folder / f"{chart.slug}.png" for chart in drawn]
+    if pictures:
+        with new_folder(folder, replaces=_only_pictures, option="--output") as partial:
+            for chart in drawn:
+                write_bytes(partial / f"{chart.slug}.png", drawing.png(chart))
+            seal(partial, PICTURES)
     html, embedded = render(runs, drawn, most_rollouts)
-    write_text(output, html)
+    write_signed(output, html)
     return Report(output, pictures, embedded.shown, embedded.found)
+
+
+def _only_pictures(folder: Path) -> None:
+    require_ours(folder, PICTURES, "move it away or choose another --output")
 
 
 def render(

@@ -137,10 +137,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def _metrics(run: RunFolder) -> list[Mapping[str, Any]]:
-    try:
-        return [record for record in run.metrics() if _is_number(record.get("step"))]
-    except UnicodeDecodeError:
-        raise BadInput(f"{run.metrics_path}: not a text file; it was not written by a run") from None
+    return [record for record in run.metrics() if _is_number(record.get("step"))]
 
 
 def _recipe(path: Path) -> Mapping[str, Any]:

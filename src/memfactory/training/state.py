@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from memfactory.core.errors import BadInput
 from memfactory.core.files import write_json
 
-STATE_FORMAT = 1
+#: Since this format a checkpoint has a manifest; format 1 is the same without.
+SEALED_FORMAT = 2
+STATE_FORMAT = 2
 _FILE = "trainer.json"
 
 
@@ -29,15 +33,25 @@ def write_state(checkpoint: Path, state: TrainState) -> None:
     write_json(checkpoint / _FILE, {"format": STATE_FORMAT, **vars(state)})
 
 
-def read_state(checkpoint: Path) -> TrainState:
-    """Read what `write_state` wrote. Raises `BadInput` when it cannot be read."""
+def read_state(checkpoint: Path) -> tuple[TrainState, int]:
+    """Read what `write_state` wrote, and its format. Raises `BadInput` when it cannot be read."""
     path = checkpoint / _FILE
     try:
-        value = json.loads(path.read_text())
-        if value.pop("format") != STATE_FORMAT:
+        value = json.loads(path.read_bytes())
+        form = value["format"]
+        if form not in (1, STATE_FORMAT):
             raise BadInput(f"{path}: written by another version of MemFactory; use --fresh or that version")
-        return TrainState(**value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{path}: not a readable checkpoint ({error}); delete its folder to use an older one"
-        ) from error
+        seconds = float(value["seconds"])
+        if not math.isfinite(seconds) or seconds < 0:
+            raise ValueError("seconds is no time")
+        return TrainState(_count(value, "step"), _count(value, "position"), seconds), form
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise BadInput(f"{path}: not readable ({why})") from error
+
+
+def _count(value: Any, name: str) -> int:
+    number = value[name]
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**62:
+        raise ValueError(f"{name} is no count")
+    return number

@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from memfactory.core.files import write_bytes, write_json, write_text
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.stalls import nothing_learned, warnings
 
@@ -55,14 +53,15 @@ def write_summary(run: RunFolder, summary: Mapping[str, Any], console: Console) 
         console.print(_table(summary))
     if len(curve) > 1:
         console.print(_terminal_plot(curve, name), highlight=False, markup=False)
-        _png_plot(curve, name, run.path / f"{name}.png")
+        run.written.replace(run.path / f"{name}.png", _png_plot(curve, name))
     example = _example(run, summary["metric"])
     if example:
         console.print(example, highlight=False, markup=False)
     for line in summary.get("warnings", ()):
         console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
-    write_text(run.path / "report.md", _report(summary, example, name if len(curve) > 1 else None))
-    write_json(run.path / "summary.json", summary)
+    report = _report(summary, example, name if len(curve) > 1 else None)
+    run.written.replace_text(run.path / "report.md", report)
+    run.written.replace_json(run.path / "summary.json", summary)
 
 
 def _evaluation(run: RunFolder, label: str) -> dict[str, Any]:
@@ -141,7 +140,7 @@ def _terminal_plot(curve: Sequence[tuple[int, float]], name: str) -> str:
     return plotext.uncolorize(plotext.build())
 
 
-def _png_plot(curve: Sequence[tuple[int, float]], name: str, path: Path) -> None:
+def _png_plot(curve: Sequence[tuple[int, float]], name: str) -> bytes:
     from matplotlib.figure import Figure
 
     steps, values = [step for step, _ in curve], [value for _, value in curve]
@@ -157,7 +156,7 @@ def _png_plot(curve: Sequence[tuple[int, float]], name: str, path: Path) -> None
     axes.legend(frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    write_bytes(path, picture.getvalue())
+    return picture.getvalue()
 
 
 def _example(run: RunFolder, metric: str) -> str:

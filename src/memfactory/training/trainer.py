@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from memfactory.agents.components import ComponentLearner, load_components, save_components
 from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import UserError
-from memfactory.core.files import new_folder, write_json
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.types import Row
 from memfactory.learners.base import Learner
@@ -100,6 +99,8 @@ class Trainer:
     """The rows of the next step, if they are made ahead and there already."""
     _probe: Row | None = None
     _stalls: Stalls = field(default_factory=Stalls)
+    _saved: int | None = None
+    """The step of the newest checkpoint."""
 
     def train(self) -> int:
         """Train to the end, or to the first signal. Returns the exit code (0, 130 or 143)."""
@@ -236,7 +237,7 @@ class Trainer:
         cannot change the next rollouts: a resumed run has no such caches. The scores are written only
         after that, because it also proves that the engine did not fail under the evaluation.
         """
-        path = self.run.path / "evaluation" / f"{label}.json"
+        path = self.run.evaluation_path / f"{label}.json"
         if not self.ranks.broadcast(path.exists()):
             if self.schedule.max_staleness:
                 self.source.sync(
@@ -245,12 +246,11 @@ class Trainer:
             scores = self.source.evaluate(label, self.learner)
             self.source.sync(self.learner, version)
             if self.ranks.first:
-                write_json(path, {"step": self.state.step, **scores})
+                self.run.written.replace_json(path, {"step": self.state.step, **scores})
             self.track(held_out_scores(self.state.step, scores))
 
     def _save(self) -> None:
-        newest = self.ranks.broadcast(self.run.checkpoints()[-1:])
-        if newest and newest[0][0] == self.state.step:
+        if self._saved == self.state.step:
             return
         self._require_numbers()
         with self._written(lambda: self.run.new_checkpoint(self.state.step)) as folder:
@@ -261,8 +261,9 @@ class Trainer:
                 write_state(folder, self.state)
                 if self.ahead is not None:
                     save_batch(folder / _AHEAD, self.ahead)
+        self._saved = self.state.step
         if self.ranks.first:
-            self.run.keep_last(self.schedule.keep_last)
+            self.run.checkpoints.keep_last(self.schedule.keep_last, self.view.say)
         self.ranks.barrier()  # nobody goes on, or away, before the checkpoint is on the disk
 
     def _require_numbers(self) -> None:
@@ -286,31 +287,27 @@ class Trainer:
         return stop.signal_number is not None
 
     def _resume(self) -> None:
-        """Go on from the newest checkpoint, forgetting what came after it; start anew without one."""
-        checkpoints = self.ranks.broadcast(self.run.checkpoints())
-        if checkpoints:
-            _, folder = checkpoints[-1]
-            self.state = read_state(folder)
+        """Go on from the newest whole checkpoint, forgetting what came after it; start anew without one."""
+        found = self.run.checkpoints.newest_whole(self.view.say) if self.ranks.first else None
+        newest = self.ranks.broadcast(found)
+        if newest is not None:
+            self._saved, folder = newest
+            self.state, _ = read_state(folder)
             self.learner.load_state(folder / "learner")
             load_components(self.components, folder / "components")
             if self.schedule.max_staleness and self.state.step < self.schedule.steps:
                 self.ahead = load_batch(folder / _AHEAD)
             if self.ranks.first:
-                self.run.keep_last(self.schedule.keep_last)  # a kill may have come between saving and this
+                # A kill may have come between saving and this.
+                self.run.checkpoints.keep_last(self.schedule.keep_last, self.view.say)
             self.view.say(f"resuming after step {self.state.step} of {self.schedule.steps}")
         if self.ranks.first:
-            self._forget_later_steps()
-
-    def _forget_later_steps(self) -> None:
-        self.run.rewind(self.state.step)
-        for path in (self.run.path / "evaluation").glob("step-*.json"):
-            if int(path.stem.removeprefix("step-")) > self.state.step:
-                path.unlink()
+            self.run.rewind(self.state.step)
 
     def _finish(self) -> None:
         """Write the trained policy to final/, as an ordinary model folder."""
-        if not self.ranks.broadcast(self.run.final_path.exists()):
-            with self._written(lambda: new_folder(self.run.final_path)) as folder:
+        if not self.ranks.broadcast(self.ranks.first and self.run.final_is_whole()):
+            with self._written(self.run.new_final) as folder:
                 self.learner.save_policy(folder)
                 if self.ranks.first:
                     save_components(self.components, folder / "components")

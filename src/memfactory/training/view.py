@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,8 +19,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-from memfactory.core.files import disk_errors
 
 _SECONDS_BETWEEN_LINES = 15.0
 _UPDATE_SPEED = ("tokens_per_second/update", "update tok/s", ",.0f")
@@ -42,7 +39,7 @@ class TrainingView:
         self._task: TaskID | None = None
         self._steps = 0
         self._last_line = 0.0
-        self._log: Path | None = None
+        self._log: Callable[[str], None] | None = None
 
     def __enter__(self) -> TrainingView:
         return self
@@ -88,9 +85,9 @@ class TrainingView:
         self.console.print(line, highlight=False, markup=False)
         self._note(line)
 
-    def log_to(self, path: Path) -> None:
-        """From now on append lines with their time to a log file."""
-        self._log = path
+    def log_to(self, append: Callable[[str], None]) -> None:
+        """From now on hand on lines, with their time, for a log file."""
+        self._log = append
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[..., None]]:
@@ -107,8 +104,7 @@ class TrainingView:
 
     def _note(self, line: str) -> None:
         if self._log is not None:
-            with disk_errors(self._log), open(self._log, "a", encoding="utf-8") as file:
-                file.write(f"{datetime.now().isoformat(timespec='seconds')} {line}\n")
+            self._log(f"{datetime.now().isoformat(timespec='seconds')} {line}\n")
 
     def _close(self) -> None:
         if self._bar is not None:

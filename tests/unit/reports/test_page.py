@@ -30,6 +30,28 @@ def embedded(html: str) -> dict[str, Any]:
     return value
 
 
+def test_a_report_replaces_only_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a file of the user's, nor a page or picture that was changed since."""
+    monkeypatch.setattr("memfactory.reports.page.charts", lambda runs: charts(runs)[:1])
+    path = make_run(tmp_path / "a")
+    mine = tmp_path / "mine.html"
+    mine.write_text("<html>my page</html>")
+    assert run(["report", str(path)]) == 0 and run(["report", str(path)]) == 0
+    page, picture = path / "report.html", path / "report_png" / "reward.png"
+    whole = page.read_bytes()
+    for target, options, code in ((mine, ["-o", str(mine)], 1), (page, [], 1), (picture, [], 2)):
+        target.write_bytes(target.read_bytes() + b"\n")
+        before = target.read_bytes()
+        capsys.readouterr()
+        assert run(["report", str(path), *options]) == code
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "choose another --output" in error
+        assert target.read_bytes() == before
+        page.write_bytes(whole)
+
+
 def test_one_run_has_its_components_in_one_chart(tmp_path: Path) -> None:
     found = {
         chart.slug: chart

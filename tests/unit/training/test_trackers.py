@@ -262,10 +262,11 @@ def test_a_tracker_that_cannot_start_stops_before_training(tmp_path: Path) -> No
 
 
 def test_the_id_of_a_run_stays_until_it_is_begun_afresh(tmp_path: Path) -> None:
-    first = tracked_run(tmp_path, 0, {})
+    run = RunFolder(tmp_path)
+    first = tracked_run(tmp_path, 0, {}, run.written.replace_json)
     assert tracked_run(tmp_path, 5, {}).id == first.id
     assert first.name == tmp_path.name
-    RunFolder(tmp_path).clear()
+    run.clear()
     assert tracked_run(tmp_path, 0, {}).id != first.id
     (tmp_path / "tracker.json").write_text("[]")
     with pytest.raises(BadInput, match=r"tracker\.json: not readable"):

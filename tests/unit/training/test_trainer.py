@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_is_named(content: str, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "step-3"
     folder.mkdir(parents=True)
     (folder / "trainer.json").write_text(content)
-    with pytest.raises(BadInput, match=r"step-3/trainer\.json"):
+    with pytest.raises(BadInput, match=r"step-3: trainer\.json"):
         trainer(tmp_path, [], Schedule(steps=5)).train()
 
 

@@ -119,20 +119,22 @@ def require_package(package: str, extra: str) -> None:
         )
 
 
-def tracked_run(folder: Path, step: int, recipe: Mapping[str, Any]) -> TrackedRun:
-    """The run of a folder, with the id that its first start wrote to tracker.json."""
+def tracked_run(
+    folder: Path, step: int, recipe: Mapping[str, Any], write: Callable[[Path, Any], None] = write_json
+) -> TrackedRun:
+    """The run of a folder, with the id that its first start wrote to tracker.json, by `write`."""
     path = folder / "tracker.json"
     found: Any = None
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8")).get("id")
-        except (ValueError, AttributeError):
+            found = json.loads(path.read_bytes()).get("id")
+        except (OSError, ValueError, AttributeError, RecursionError):
             found = None
         if not isinstance(found, str):
             raise BadInput(f"{path}: not readable; delete it to go on in a new run of the tracker")
     else:
         found = uuid.uuid4().hex[:12]
-        write_json(path, {"id": found})
+        write(path, {"id": found})
     return TrackedRun(found, folder.resolve().name, folder, step, recipe)
 
 
