@@ -104,8 +104,8 @@ def test_killed_at_every_start_it_still_gets_there(
         Strike("rollout", "eval-2x", nth=2),
         Strike("metrics", "step-2", after=True),
         Strike("replace", "checkpoints/step-2", after=True),
+        Strike("metrics", "step-3", after=True),
         Strike("replace", "/metrics.jsonl"),
-        Strike("metrics", "step-3"),
         Strike("fsync", "final.*.partial/config.json"),
     ):
         killed = launch(command, tmp_path, strike)

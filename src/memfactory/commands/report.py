@@ -9,6 +9,7 @@ from rich.console import Console
 
 from memfactory.core.errors import BadInput
 from memfactory.core.files import check_new_file
+from memfactory.core.signed import is_signed
 from memfactory.reports.run_data import read_run, read_runs
 
 
@@ -20,7 +21,7 @@ def report(
     Without `output`, the page of one run is written into its folder, that of several into the working folder. An
     earlier report is replaced, any other file only with `force`.
     """
-    from memfactory.reports.page import is_report, write_report
+    from memfactory.reports.page import write_report
 
     runs = read_runs(paths)
     page = output or (paths[0] if len(paths) == 1 else Path()) / "report.html"
@@ -32,7 +33,7 @@ def report(
         raise BadInput(
             f"{page}: --output takes the name of an HTML file, such as {page.with_suffix('.html')}"
         )
-    check_new_file(page, force=force, ours=is_report)
+    check_new_file(page, force=force, ours=is_signed)
     written = write_report(runs, page, most_rollouts)
     size = written.page.stat().st_size / 1e6
     rollouts = f"{written.shown:,} of {written.found:,} rollouts" if written.found else "no rollouts"

@@ -37,7 +37,6 @@ from memfactory.reports.run_data import RunData
 PICTURES = "report's pictures"
 #: Rollouts in the page unless told otherwise, and how large they may be, compressed and as text.
 MOST_ROLLOUTS = 3000
-_HEAD = 65_536  # bytes, in which the title is
 _MOST_BYTES = 3_000_000
 _MOST_TEXT = 60_000_000
 _LONGEST_TEXTS = (12_000, 4_000, 1_500)
@@ -61,12 +60,6 @@ class Embedded:
     shown: int
     found: int
     notes: Sequence[str]
-
-
-def is_report(path: Path) -> bool:
-    """Whether a file is a page that `write_report` wrote."""
-    with open(path, "rb") as file:
-        return " · MemFactory report</title>".encode() in file.read(_HEAD)
 
 
 def write_report(runs: Sequence[RunData], output: Path, most_rollouts: int = MOST_ROLLOUTS) -> Report:
