@@ -188,7 +188,7 @@ def test_weights_that_give_no_numbers_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="step 4: the new weights give no numbers") as caught:
         run.train()
     assert caught.value.exit_code != 0
-    assert [step for step, _ in run.run.checkpoints()] == [2]
+    assert [step for step, _ in run.run.checkpoints.all()] == [2]
     assert not (tmp_path / "final").exists()
 
 
