@@ -98,10 +98,13 @@ def repair(
         str | None,
         typer.Option("--embedder", metavar="NAME", help="Whose its vectors are, where the bank cannot tell."),
     ] = None,
+    keep_damaged: Annotated[
+        bool, typer.Option("--keep-damaged", help="Keep what can be read, also where its checksum is wrong.")
+    ] = False,
 ) -> None:
     """Make a lost or damaged bank.json anew, and go back to the newest state that can be read. Deletes nothing."""
     from memfactory.memory.repair import repair_bank
 
-    done = repair_bank(path, embedder)
+    done = repair_bank(path, embedder, keep_damaged=keep_damaged)
     for line in done or ["nothing to repair"]:
         typer.echo(f"{path}: {line}")

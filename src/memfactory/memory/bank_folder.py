@@ -22,9 +22,9 @@ from memfactory.core.partials import is_partial
 FORMAT, VERSION = "memfactory-memory-bank", 1
 INFO, LOCK, TABLE_FOLDER = "bank.json", "writer.lock", "items.lance"
 #: Where an import works until it is complete, and where `repair` puts what cannot be read.
-HALF, DAMAGED = "importing.partial", "damaged"
+HALF, DAMAGED, SUMS = "importing.partial", "damaged", "checksums.jsonl"
 _KEEPERS = ("pending.jsonl", "components")  # of an agent that serves from the bank
-_MINE = {INFO, LOCK, TABLE_FOLDER, HALF, DAMAGED, *_KEEPERS}
+_MINE = {INFO, LOCK, TABLE_FOLDER, HALF, DAMAGED, SUMS, *_KEEPERS}
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from memfactory.core.errors import BadInput, UserError
+from memfactory.core.errors import BadInput, DiskError, UserError
 from memfactory.core.files import disk_errors
 from memfactory.memory.bank_folder import (
     HALF,
     INFO,
+    SUMS,
     TABLE_FOLDER,
     VERSION,
     BankInfo,
@@ -47,6 +48,7 @@ from memfactory.memory.lance_rows import (
 from memfactory.memory.layered import LayeredBank
 from memfactory.memory.layered_reader import BankState, TextIndexOnce
 from memfactory.memory.layers import Layer, compacted, merged
+from memfactory.memory.sums import Sums
 
 __all__ = ["VERSION", "LanceBank", "is_bank", "making_bank"]
 
@@ -97,6 +99,8 @@ class LanceBank(LayeredBank):
                 self._create(embedder or "", dim or 0)
             info = read_info(self.path)
             super().__init__(info.embedder, info.dim)
+            self._sums = Sums(self.path)
+            self._sums.check()
             with lance_errors(str(self.path)):
                 self._database, self._table = _open_table(self.path)
                 fragments = self._table.stats()["fragment_stats"]["num_fragments"]  # type: ignore[index]
@@ -104,6 +108,8 @@ class LanceBank(LayeredBank):
             self.refresh()
             if embedder is not None or dim is not None:
                 self.require_embedder(embedder or self.embedder, dim or self.dim, str(self.path))
+            if mode == "write":
+                self._sums.record()
         except BaseException:
             self.close()
             raise
@@ -151,6 +157,8 @@ class LanceBank(LayeredBank):
             if self.indexed and self._index_parts() > _PARTS * max(1.0, len(self) / 100_000):
                 self._create_index()
         self._commits = 0
+        self._sums.record()
+        self._sums.rewrite()
         self.refresh()
 
     def prewarm(self) -> None:
@@ -172,12 +180,14 @@ class LanceBank(LayeredBank):
             with disk_errors(self.path, option="--bank"):
                 (self.path / INFO).unlink()
                 shutil.rmtree(self.path / TABLE_FOLDER)
+                (self.path / SUMS).unlink(missing_ok=True)
         self.close()
 
     def _create(self, embedder: str, dim: int) -> None:
         """Make the table, then `bank.json`. A table that holds nothing was begun by a process that was killed."""
         _refuse_lost_table(self.path)
         shutil.rmtree(self.path / TABLE_FOLDER, ignore_errors=True)
+        (self.path / SUMS).unlink(missing_ok=True)
         info = BankInfo(embedder, dim)
         with lance_errors(str(self.path)):
             rows = to_table({}, {OWN_NOTE: own_note(info)}, 0, dim)
@@ -227,6 +237,8 @@ class LanceBank(LayeredBank):
         self._gone += sum(1 for item in pending.changes.values() if item is None)
         self._commits += 1
         self._settle(pending)
+        with suppress(DiskError):  # the commit stands, and a file without a checksum is only not checked
+            self._sums.record()
         if self._commits >= self._compact_every:
             self._tidy()
 
@@ -293,6 +305,7 @@ def making_bank(path: Path, embedder: str, dim: int) -> Iterator[LanceBank]:
             try:
                 with LanceBank(half, embedder=embedder, dim=dim, compact_every=10**9) as bank:
                     yield bank
+                os.rename(half / SUMS, path / SUMS)
                 os.rename(half / TABLE_FOLDER, path / TABLE_FOLDER)
                 os.rename(half / INFO, path / INFO)
             finally:

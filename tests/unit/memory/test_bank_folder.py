@@ -151,11 +151,82 @@ def test_a_newest_state_that_cannot_be_read_is_one_line_and_repair_goes_back(pat
         held(path)
     assert "\n" not in str(caught.value)
     done = repair_bank(path)
-    assert "moved to" in done[0] if "manifest" in damage else "went back from version 4 to 3" in done[0], done
+    assert done[0] == f"what was there is kept in {path}/damaged/items.lance.1"
+    assert "took it out" in done[1] if "manifest" in damage else "went back from version 4 to 3" in done[1], (
+        done
+    )
     assert done[-1] == "2 memories can be read" and held(path) == TEXTS[:2]
     with LanceBank(path) as bank:
         bank.add("on from here")
     assert held(path)[-1] == "on from here"
+
+
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_flipped_bit_anywhere_in_the_table_is_noticed_when_the_bank_is_opened(path: Path) -> None:
+    with LanceBank(path, compact_every=1) as bank:
+        bank.update("m2", key="k")
+        bank.delete("m1")
+        bank.update("m3", key="k")
+    table = path / "items.lance"
+    names = [
+        file for kind in ("data", "_versions", "_deletions") for file in sorted((table / kind).iterdir())
+    ]
+    for file in (file for file in names if file.suffix != ".json"):
+        for place in (0, file.stat().st_size // 2, -1):
+            flip(file, place)
+            for opened in (open_for_writing, held):
+                with pytest.raises(BadInput, match=f"{file}: is damaged .* memfactory bank repair {path}"):
+                    opened(path)
+            flip(file, place)
+    assert held(path) == TEXTS[1:]
+
+
+@pytest.mark.parametrize("kind", ["data", "_versions", "_deletions"])
+def test_repair_goes_back_to_the_newest_state_with_sound_checksums(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "bank"
+    with LanceBank(path, embedder=EMBEDDER.name, dim=16) as bank:
+        with bank.transaction():
+            for text in TEXTS:
+                bank.add(text)
+        bank.delete("m1")
+    flip(newest(path, f"items.lance/{kind}/*[!n]"), -20)
+    done = repair_bank(path)
+    assert done[0].startswith("what was there is kept in") and done[-1] == "3 memories can be read"
+    assert held(path) == TEXTS, "before the last change"
+    with LanceBank(path) as bank:
+        bank.add("on from here")
+    assert held(path)[-1] == "on from here" and repair_bank(path) == []
+
+
+def test_what_is_damaged_everywhere_can_be_kept_as_it_is(path: Path) -> None:
+    for file in (path / "items.lance" / "data").iterdir():
+        file.write_bytes(file.read_bytes().replace(b"Ana's", b"Anna's"[:5]))
+    with pytest.raises(BadInput, match=r"no version that holds memories is whole; .*--keep-damaged"):
+        repair_bank(path)
+    assert not (path / "damaged").exists()
+    assert run(["bank", "repair", str(path), "--keep-damaged"]) == 0
+    assert held(path) == ["Anna' cat", *TEXTS[1:]]
+
+
+def test_a_list_of_checksums_that_was_cut_off_or_lost_is_no_obstacle(path: Path) -> None:
+    sums = path / "checksums.jsonl"
+    whole = sums.read_bytes()
+    sums.write_bytes(whole[:-5])
+    assert held(path) == TEXTS
+    open_for_writing(path)
+    assert sorted(sums.read_bytes().splitlines()) == sorted(whole.splitlines())
+    sums.unlink()  # a bank from before
+    open_for_writing(path)
+    assert sorted(sums.read_bytes().splitlines()) == sorted(whole.splitlines())
+    sums.write_bytes(b"[1]\n" + whole)
+    with pytest.raises(BadInput, match=r"checksums.jsonl:1: is no checksum; memfactory bank repair"):
+        held(path)
+    assert repair_bank(path)[0] == "the list of checksums was made anew" and held(path) == TEXTS
 
 
 def test_a_table_of_which_nothing_can_be_read_stays_as_it_is(path: Path) -> None:
@@ -214,7 +285,12 @@ def test_a_bank_that_was_being_made_is_made(path: Path, tmp_path: Path) -> None:
     with making_bank(tmp_path / "c", "e", 4) as bank:
         bank.add("whole")
     assert held(tmp_path / "c") == ["whole"]
-    assert sorted(os.listdir(tmp_path / "c")) == ["bank.json", "items.lance", "writer.lock"]
+    assert sorted(os.listdir(tmp_path / "c")) == [
+        "bank.json",
+        "checksums.jsonl",
+        "items.lance",
+        "writer.lock",
+    ]
 
 
 def test_importers_at_once_into_one_new_bank(tmp_path: Path) -> None:

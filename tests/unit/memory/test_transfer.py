@@ -67,7 +67,12 @@ def test_out_and_in_again_is_the_same(path: str, tmp_path: Path) -> None:
             assert dict(new.meta) == {"ingested": "s2"} and new.embedder == EMBEDDER.name
             assert new.add("next").id == "m6"
     assert sorted(os.listdir(tmp_path / "out")) == ["memories.jsonl"]
-    assert sorted(os.listdir(tmp_path / "new")) == ["bank.json", "items.lance", "writer.lock"]
+    assert sorted(os.listdir(tmp_path / "new")) == [
+        "bank.json",
+        "checksums.jsonl",
+        "items.lance",
+        "writer.lock",
+    ]
 
 
 def test_a_readable_file_is_embedded_anew(path: str, tmp_path: Path) -> None:
