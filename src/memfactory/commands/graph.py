@@ -51,7 +51,7 @@ def open_policy(recipe: Recipe) -> Policy:
     The same for frozen roles, so that whatever is wrong with them is known before weights are loaded.
     """
     model = recipe.schema.model
-    policy = _open_weights(recipe, "model", model.path, model.max_model_len)
+    policy = _open_weights(recipe, "model", model.path, model.max_model_len, weights=_weights_needed(recipe))
     frozen = {}
     for role, config in other_roles(recipe.schema).items():
         if config.is_server:
@@ -67,24 +67,37 @@ def open_policy(recipe: Recipe) -> Policy:
     return policy
 
 
-def _open_weights(recipe: Recipe, key: str, path: str, max_model_len: int | None) -> Policy:
+def _weights_needed(recipe: Recipe) -> bool:
+    """Whether an engine here loads `model.path`; a server that answers needs only to be measured for."""
+    schema = recipe.schema
+    if schema.sampler["type"] != "openai":
+        return True
+    local = (config for config in other_roles(schema).values() if not config.is_server)
+    return any(config.path is None and config.sampler is not None for config in local)
+
+
+def _open_weights(
+    recipe: Recipe, key: str, path: str, max_model_len: int | None, *, weights: bool = True
+) -> Policy:
     from memfactory.models.source import context_length, resolve_model
 
     trusted = recipe.schema.model.trust_remote_code
     try:
-        folder = resolve_model(path, trust_remote_code=trusted)
+        folder = resolve_model(path, trust_remote_code=trusted, weights=weights)
     except BadInput as error:
         if key == "model":
             raise
         raise recipe.error(f"{key}.path", str(error).removeprefix("model.path: ")) from error
-    allowed = context_length(folder)
+    served = not weights and not (folder / "config.json").is_file()
+    allowed = recipe.schema.sampler.get("context") if served else context_length(folder)
     wanted = max_model_len or allowed
     if allowed is not None and wanted is not None and wanted > allowed:
         raise recipe.error(
             f"{key}.max_model_len", f"{wanted} is more than the {allowed} tokens the model allows"
         )
     if wanted is None:
-        raise recipe.error(f"{key}.max_model_len", "the model folder names no limit; set one")
+        also = ", or sampler.context" if served else ""
+        raise recipe.error(f"{key}.max_model_len", f"the model folder names no limit; set one{also}")
     return Policy(folder, TextCodec.from_folder(folder, trust_remote_code=trusted), wanted)
 
 

@@ -42,13 +42,20 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
     """
     schema = recipe.schema
     policy = open_policy(recipe)
-    size = model_size(policy.folder, bytes_per_value=4 if schema.model.dtype == "float32" else 2)
+    size = None
+    if (
+        policy.folder / "config.json"
+    ).is_file():  # else a server has the weights, and here is only a tokenizer
+        size = model_size(policy.folder, bytes_per_value=4 if schema.model.dtype == "float32" else 2)
     table = Table(title=f"{command} {schema.name}: the plan, nothing was started", title_justify="left")
     table.add_column("what")
     table.add_column("value")
-    table.add_row(
-        "model", f"{schema.model.path} ({size.parameters / 1e6:,.1f} M parameters, {schema.model.dtype})"
+    known = (
+        "tokenizer" if size is None else f"{size.parameters / 1e6:,.1f} M parameters, {schema.model.dtype}"
     )
+    table.add_row("model", f"{schema.model.path} ({known})")
+    for key, value in _other_parameters(schema.sampler).items():
+        table.add_row(f"sampler: {key}", value)
     table.add_row("context", f"{policy.max_model_len:,} tokens")
     table.add_row("output", str(recipe.output_dir))
     for module, player in _players(recipe, trained=command == "train" and schema.stage == "rl").items():
@@ -68,6 +75,8 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
             repeats = len(tasks) * schema.evaluation.repeats
             cost = f", about {repeats * calls:,.0f} calls, {repeats * tokens:,.0f} tokens" if calls else ""
             table.add_row(f"set {name}", f"{repeats} rollouts{cost}")
+    if size is None:
+        return table
     estimate = memory_estimate(
         recipe, size, _frozen_bytes(recipe, policy, command), training=command == "train"
     )
@@ -167,6 +176,17 @@ def model_size(folder: Path, bytes_per_value: int) -> ModelSize:
         vocabulary=text.vocab_size,
         kv_bytes_per_token=2 * text.num_hidden_layers * heads * width * bytes_per_value,
     )
+
+
+def _other_parameters(sampler: Mapping[str, Any]) -> dict[str, str]:
+    """What a server is asked otherwise than by the recipe's sampling."""
+    if sampler["type"] != "openai":
+        return {}
+    shown = {
+        "leave_out": ", ".join(sampler.get("leave_out") or ()),
+        "extra_body": ", ".join(sampler.get("extra_body") or ()),  # names alone: a value may be secret
+    }
+    return {name: value for name, value in shown.items() if value}
 
 
 def _frozen_bytes(recipe: Recipe, policy: Policy, command: str) -> float:

