@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from memfactory.cli.printing import echo
+
 app = typer.Typer(no_args_is_help=True, help="Look into memory banks, and move what is in them.")
 
 Bank = Annotated[str, typer.Argument(metavar="PATH", help="The bank's folder.")]
@@ -21,10 +23,9 @@ def inspect(
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many memories.")] = 20,
 ) -> None:
     """Show memories: the newest ones, those that fit a query (BM25), or one."""
-    from rich.console import Console
-
     from memfactory.cli.tables import item_table, items_table
     from memfactory.core.errors import BadInput, did_you_mean
+    from memfactory.core.terminal import Terminal
     from memfactory.memory.lance import LanceBank
 
     with LanceBank(path, mode="read") as bank:
@@ -33,27 +34,26 @@ def inspect(
             if item is None:
                 ids = [other.id for other in bank.items(embeddings=False)]
                 raise BadInput(f"{path}: no memory '{item_id}'{did_you_mean(item_id, ids)}")
-            Console().print(item_table(item))
+            Terminal().print(item_table(item))
             return
         if query is not None:
             items = [hit.item for hit in bank.search_text(query, limit)]
         else:
             items = list(bank.items(embeddings=False))[-limit:]
-        Console().print(items_table(items))
-        typer.echo(f"{path}: {len(items)} of {len(bank)} memories shown")
+        Terminal().print(items_table(items))
+        echo(f"{path}: {len(items)} of {len(bank)} memories shown")
 
 
 @app.command("stats")
 def stats(path: Bank) -> None:
     """Count what is in a bank."""
-    from rich.console import Console
-
     from memfactory.cli.tables import stats_tables
+    from memfactory.core.terminal import Terminal
     from memfactory.memory.lance import LanceBank
     from memfactory.memory.report import bank_stats
 
     with LanceBank(path, mode="read") as bank:
-        Console().print(*stats_tables(bank_stats(bank)), sep="\n")
+        Terminal().print(*stats_tables(bank_stats(bank)), sep="\n")
 
 
 @app.command("export")
@@ -69,7 +69,7 @@ def export(
 
     with LanceBank(path, mode="read") as bank:
         written = export_bank(bank, output, embeddings=embeddings, replace=force)
-    typer.echo(f"{output}: {written} memories")
+    echo(f"{output}: {written} memories")
 
 
 @app.command("import")
@@ -88,7 +88,7 @@ def import_(
 
     chosen = make_embedder(embedder) if embedder is not None else None
     read = import_bank(source, path, embedder=chosen, renumber=renumber)
-    typer.echo(f"{path}: {read} memories added")
+    echo(f"{path}: {read} memories added")
 
 
 @app.command("repair")
@@ -107,4 +107,4 @@ def repair(
 
     done = repair_bank(path, embedder, keep_damaged=keep_damaged)
     for line in done or ["nothing to repair"]:
-        typer.echo(f"{path}: {line}")
+        echo(f"{path}: {line}")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from memfactory.cli.printing import echo
 from memfactory.cli.running import Overrides, RecipeName
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch, make and check data.")
@@ -96,7 +97,7 @@ def _make_long(
     written = make_long(
         benchmark, source=source, paragraphs=paragraphs, output=output, limit=limit, seed=seed, offset=offset
     )
-    typer.echo(f"{output}: {written} tasks")
+    echo(f"{output}: {written} tasks")
 
 
 @make.command("ruler")
@@ -120,7 +121,7 @@ def ruler(
     from memfactory.data.synthetic.ruler import ruler as tasks
 
     made = tasks(task, length, count, seed, haystack, questions, tokenizer)
-    typer.echo(f"{output}: {make_tasks(made, output)} tasks")
+    echo(f"{output}: {make_tasks(made, output)} tasks")
 
 
 @make.command("babilong")
@@ -140,7 +141,7 @@ def babilong(
     from memfactory.data.synthetic.babilong import babilong as tasks
 
     made = tasks(task, length, count, seed, haystack, tokenizer)
-    typer.echo(f"{output}: {make_tasks(made, output)} tasks")
+    echo(f"{output}: {make_tasks(made, output)} tasks")
 
 
 @make.command("facts")
@@ -158,7 +159,7 @@ def facts(
     from memfactory.data.make import make_facts
 
     written = make_facts(output=output, sections=sections, count=count, seed=seed, split=split, offset=offset)
-    typer.echo(f"{output}: {written} tasks")
+    echo(f"{output}: {written} tasks")
 
 
 @app.command("banks")
@@ -174,21 +175,20 @@ def banks(
     ] = None,
 ) -> int:
     """Let a recipe's agent read its training dialogues once, and keep its memories after each session."""
-    from rich.console import Console
-
     from memfactory.commands.banks import make_banks
+    from memfactory.core.terminal import Terminal
     from memfactory.recipe.load import load_recipe
 
     composed = load_recipe(recipe, overrides or (), command="infer")
-    return make_banks(composed, output, Console(stderr=True), limit)
+    return make_banks(composed, output, Terminal(stderr=True), limit)
 
 
 @app.command("list")
 def list_() -> None:
     """Show every public or generated data set: what it is, how large, under which licence, how to get it."""
-    from rich.console import Console
     from rich.table import Table
 
+    from memfactory.core.terminal import Terminal
     from memfactory.data.catalog import CATALOG
 
     table = Table("data set", "what", "reader", "size", "licence", "get it")
@@ -202,7 +202,7 @@ def list_() -> None:
             entry.licence,
             "; ".join(filter(None, (parts, entry.make))),
         )
-    Console().print(table)
+    Terminal().print(table)
 
 
 @app.command("fetch")
@@ -218,8 +218,8 @@ def fetch(
     """Download a public data set, or say which files to get from where."""
     from memfactory.data.fetch import fetch as download
 
-    for path in download(name, parts or (), output, say=lambda line: typer.echo(line, err=True)):
-        typer.echo(path)
+    for path in download(name, parts or (), output, say=lambda line: echo(line, err=True)):
+        echo(path)
 
 
 @app.command("check")
@@ -232,8 +232,8 @@ def check(
 
     report = check_file(format_name, path)
     for problem in report.problems:
-        typer.echo(problem, err=True)
-    typer.echo(f"{path}: {report.records} records, {report.bad} bad")
+        echo(problem, err=True)
+    echo(f"{path}: {report.records} records, {report.bad} bad")
     for note in report.notes:
-        typer.echo(note)
+        echo(note)
     return 0 if report.ok else 2

@@ -30,10 +30,9 @@ def export(
     ] = False,
 ) -> int:
     """Write the trained policy as an ordinary model folder, or as a LoRA adapter."""
-    from rich.console import Console
-
     from memfactory.commands.export import export as run_export
+    from memfactory.core.terminal import Terminal
 
     return run_export(
-        run, output=output, merge=merge, step=step, push_to=push_to_hub, public=public, console=Console()
+        run, output=output, merge=merge, step=step, push_to=push_to_hub, public=public, console=Terminal()
     )

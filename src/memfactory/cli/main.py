@@ -16,6 +16,7 @@ import typer
 
 from memfactory import __version__
 from memfactory.cli import bank, data, exporting, listing, reporting, running
+from memfactory.cli.printing import echo
 from memfactory.core.compat import set_environment
 from memfactory.core.errors import UserError
 
@@ -95,7 +96,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    echo(f"error: {' '.join(message.split())}", err=True)
     return code
 
 

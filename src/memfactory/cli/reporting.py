@@ -25,17 +25,15 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no report.")] = False,
 ) -> int:
     """Write one HTML file with curves, tables and a rollout viewer, and the curves as PNG."""
-    from rich.console import Console
-
     from memfactory.commands.report import report as run
+    from memfactory.core.terminal import Terminal
 
-    return run(runs, output, max_rollouts, Console(), force=force)
+    return run(runs, output, max_rollouts, Terminal(), force=force)
 
 
 def view(run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]) -> int:
     """Look through the rollouts of a run in the terminal."""
-    from rich.console import Console
-
     from memfactory.commands.report import view as show
+    from memfactory.core.terminal import Terminal
 
-    return show(run, Console())
+    return show(run, Terminal())

@@ -72,11 +72,10 @@ def train(
 
     def start(composed: Recipe) -> int:
         def work(ranks: Ranks) -> int:
-            from rich.console import Console
-
             from memfactory.commands.train import train as run
+            from memfactory.core.terminal import Terminal
 
-            code = run(composed, Console(quiet=not ranks.first), fresh=fresh, ranks=ranks)
+            code = run(composed, Terminal(quiet=not ranks.first), fresh=fresh, ranks=ranks)
             ranks.leave()
             return code
 
@@ -123,11 +122,10 @@ def evaluate(
     if compare is not None:
         if arguments or models or agents or benchmarks or output_dir or dry_run or print_config:
             raise BadInput("--compare RUN_A RUN_B compares finished results and takes nothing else")
-        from rich.console import Console
-
         from memfactory.commands.evaluate import compare as compare_results
+        from memfactory.core.terminal import Terminal
 
-        return compare_results(*compare, Console())
+        return compare_results(*compare, Terminal())
     given = list(arguments or ())
     named = given.pop(0) if given and not given[0].startswith("~") and "=" not in given[0] else DEFAULT_RECIPE
     options = EvalOptions(
@@ -142,9 +140,8 @@ def evaluate(
 
 
 def _evaluate(options: EvalOptions, dry_run: bool, print_config: bool) -> int:
-    from rich.console import Console
-
     from memfactory.commands.cells import make_cells
+    from memfactory.core.terminal import Terminal
 
     cells = make_cells(options, complete=not print_config)
     if print_config:
@@ -154,11 +151,11 @@ def _evaluate(options: EvalOptions, dry_run: bool, print_config: bool) -> int:
         from memfactory.commands.plan import plan
 
         for cell in cells:
-            Console().print(plan(cell.recipe, "eval"))
+            Terminal().print(plan(cell.recipe, "eval"))
         return 0
     from memfactory.commands.evaluate import evaluate as run
 
-    return run(cells, Console())
+    return run(cells, Terminal())
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...]:
@@ -236,11 +233,10 @@ def infer(
         check_options(asked, agent.name, keeps_bank=keeps_bank(agent.build))
 
     def start(composed: Recipe) -> int:
-        from rich.console import Console
-
         from memfactory.commands.infer import infer as run
+        from memfactory.core.terminal import Terminal
 
-        return run(composed, asked, Console(), Console(stderr=True))
+        return run(composed, asked, Terminal(), Terminal(stderr=True))
 
     return _run("infer", recipe, overrides, output_dir, dry_run, print_config, start, check)
 
@@ -268,14 +264,13 @@ def _estimate(
     """Print what the recipe needs on GPUs that need not be here; data and weights may be missing too."""
     if not dry_run:
         raise BadInput("--gpus and --gpu-memory estimate memory; add --dry-run")
-    from rich.console import Console
-
     from memfactory.commands.fit import parse_gpus
     from memfactory.commands.fit_table import fit_table
+    from memfactory.core.terminal import Terminal
     from memfactory.recipe.load import load_recipe
 
     where = parse_gpus(gpus, gpu_memory, nproc, nnodes)
-    Console().print(fit_table(load_recipe(name, overrides or (), command="infer"), where))
+    Terminal().print(fit_table(load_recipe(name, overrides or (), command="infer"), where))
     return 0
 
 
@@ -299,10 +294,9 @@ def _run(
         return 0
     check(composed)
     if dry_run:
-        from rich.console import Console
-
         from memfactory.commands.plan import plan
+        from memfactory.core.terminal import Terminal
 
-        Console().print(plan(composed, command))
+        Terminal().print(plan(composed, command))
         return 0
     return start(composed)

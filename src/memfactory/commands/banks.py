@@ -41,7 +41,11 @@ def make_banks(recipe: Recipe, output: Path, console: Console, limit: int | None
     writer = BankWriter(output, _written_by(recipe))
     left = [dialogue for dialogue in dialogues if dialogue.id not in writer.done]
     if len(left) < len(dialogues):
-        console.print(f"{output}: {len(dialogues) - len(left)} dialogues are there already", highlight=False)
+        console.print(
+            f"{output}: {len(dialogues) - len(left)} dialogues are there already",
+            highlight=False,
+            markup=False,
+        )
     if not left:
         return 0
     policy = open_policy(recipe)
@@ -53,7 +57,7 @@ def make_banks(recipe: Recipe, output: Path, console: Console, limit: int | None
         cast.close()
     for line in failed:
         console.print(line, highlight=False, markup=False)
-    console.print(f"{output}: {len(writer.done)} dialogues", highlight=False)
+    console.print(f"{output}: {len(writer.done)} dialogues", highlight=False, markup=False)
     return 1 if failed else 0
 
 
@@ -77,6 +81,7 @@ async def read_banks_of(
             console.print(
                 f"{dialogue.id}: session {number}/{len(dialogue.sessions)}, {len(bank)} memories",
                 highlight=False,
+                markup=False,
             )
     return held
 

@@ -58,10 +58,10 @@ def export(
         else:
             shutil.copytree(source, folder, dirs_exist_ok=True)
         seal(folder, _KIND)
-    console.print(f"exported: {target}", highlight=False, soft_wrap=True)
+    console.print(f"exported: {target}", highlight=False, markup=False, soft_wrap=True)
     if push_to is not None:
         address = _push(target, push_to, private=not public)
-        console.print(f"uploaded: {address}", highlight=False, soft_wrap=True)
+        console.print(f"uploaded: {address}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

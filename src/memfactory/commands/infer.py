@@ -45,7 +45,7 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
     if answers is not None:
         tasks = answers.left(tasks, decided_by(recipe, policy), errors)
     if not tasks:
-        errors.print("nothing left to do", highlight=False)
+        errors.print("nothing left to do", highlight=False, markup=False)
         return 0
     sampler = open_sampler(recipe, policy)
     try:
@@ -58,7 +58,9 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
     failed = [rollout for rollout in rollouts if rollout.error is not None]
     if failed and options.output is not None:
         errors.print(
-            f"{len(failed)} of {len(rollouts)} tasks failed; first: {failed[0].error}", highlight=False
+            f"{len(failed)} of {len(rollouts)} tasks failed; first: {failed[0].error}",
+            highlight=False,
+            markup=False,
         )
     return 1 if failed else 0
 
@@ -97,7 +99,7 @@ def _run(
             if follow and done and memory is not None:
                 _print_memory(console, done, memory)
             elif len(tasks) == 1 and not errors.is_terminal and done and (done == total or done % 5 == 0):
-                errors.print(f"block {done}/{total}", highlight=False)
+                errors.print(f"block {done}/{total}", highlight=False, markup=False)
 
         async with gate:
             watched = bar.add_task("reading blocks", total=None)

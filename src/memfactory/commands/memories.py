@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from memfactory.core.texts import plain
 from memfactory.inference.keeper import Taken
 from memfactory.memory.item import MemoryItem
 
 
 def say(console: Console, text: str) -> None:
     """Print a line as it is: brackets are no markup, numbers are not coloured, nothing is cut."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(plain(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def memory_line(item_id: str, time: str, text: str) -> str:

@@ -14,6 +14,7 @@ from memfactory.commands.graph import Policy
 from memfactory.commands.identity import identity, short_hash
 from memfactory.commands.memories import counted, say
 from memfactory.core.files import disk_errors
+from memfactory.core.texts import acts_on_a_terminal
 from memfactory.core.types import Task
 from memfactory.evaluation.predictions import digest, whole_digest
 from memfactory.inference.reading import answers_there, drop_answers, write_result
@@ -84,6 +85,8 @@ def _are(count: int) -> str:
 def json_for(value: Any, encoding: str) -> str:
     """JSON in readable characters, or in escapes where the output cannot hold them (broken surrogates, ASCII)."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
+    if not text.isascii():  # JSON escapes only those below a space by itself
+        text = "".join(f"\\u{ord(c):04x}" if acts_on_a_terminal(c) else c for c in text)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

@@ -127,7 +127,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                     last = (
                         f"warning: the weights are unchanged: {run.final_path} holds those that it began with"
                     )
-                console.print(last, highlight=False, soft_wrap=True)
+                console.print(last, highlight=False, markup=False, soft_wrap=True)
             return code
         except BaseException:
             if ranks.world > 1:
@@ -153,7 +153,7 @@ def _show_if_finished(run: RunFolder, console: Console) -> bool:
     summary_path = run.path / "summary.json"
     if not (summary_path.exists() and run.final_path.exists()):
         return False
-    console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False)
+    console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False, markup=False)
     write_summary(run, json.loads(summary_path.read_text(encoding="utf-8")), console)
     return True
 

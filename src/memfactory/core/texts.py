@@ -9,6 +9,9 @@ import unicodedata
 _COMMANDS = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\x9c\n]{0,500}(?:\x07|\x1b\\|\x9c)|\x1b[ -/]*[0-~]"
 )
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+#: Unicode's classes of characters that turn the direction of writing.
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def nfc(text: str) -> str:
@@ -36,6 +39,26 @@ def one_line(text: str) -> str:
         text = _COMMANDS.sub("", text.encode("utf-8", "replace").decode("utf-8"))
         text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
     return nfc(" ".join(text.split()))
+
+
+def plain(text: str) -> str:
+    """The text as a terminal may be given it: lines and tabs stay, commands to the terminal are taken out.
+
+    Whatever else could move its cursor or turn its writing around (other control characters, directions of writing,
+    halves of characters) becomes U+FFFD, as does a carriage return that ends no line.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = _COMMANDS.sub("", text.replace("\r\n", "\n"))
+    return "".join(_UNKNOWN if acts_on_a_terminal(c) else c for c in text)
+
+
+def acts_on_a_terminal(character: str) -> bool:
+    """Whether a character does something instead of being seen; lines and tabs do no harm."""
+    category = unicodedata.category(character)
+    return (category in ("Cc", "Cs") and character not in "\n\t") or (
+        unicodedata.bidirectional(character) in _TURNING
+    )
 
 
 def cut(text: str, longest: int) -> str:

@@ -5,7 +5,6 @@ Texts of models are shown as text: their brackets are no markup, their control c
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import DataTable, Footer, Header, Input, Static
 
+from memfactory.core.texts import plain
 from memfactory.reports.rollouts import (
     ViewedCall,
     ViewedRollout,
@@ -31,7 +31,6 @@ _STYLES = {"same": "", "del": "red strike", "ins": "green bold"}
 _QUESTION = 60
 #: Rollouts of training that are read; a long run has more than one looks through, and than fits memory.
 MOST_ROLLOUTS = 5000
-_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class RolloutBrowser(App[None]):
@@ -143,7 +142,7 @@ class RolloutBrowser(App[None]):
             rollout = self.rollouts[i]
             reward = "failed" if rollout.error else "" if rollout.reward is None else f"{rollout.reward:.3g}"
             cells = (where(rollout), str(rollout.index), reward, rollout.question[:_QUESTION])
-            self.table.add_row(*(Text(clean(cell).replace("\n", " ")) for cell in cells))
+            self.table.add_row(*(Text(plain(cell).replace("\n", " ")) for cell in cells))
         self._show()
 
     def _show(self) -> None:
@@ -161,7 +160,7 @@ class RolloutBrowser(App[None]):
 
 def rollout_parts(rollout: ViewedRollout, with_prompts: bool) -> Iterator[RenderableType]:
     """Head and calls of a rollout, as rich renderables."""
-    yield Text(clean(rollout.question), style="bold")
+    yield Text(plain(rollout.question), style="bold")
     facts = [("task", rollout.task), ("where", f"{where(rollout)}, rollout {rollout.index}")]
     facts += [("gold", " or ".join(rollout.golds)), ("answer", rollout.reply or "")]
     facts += [
@@ -171,29 +170,29 @@ def rollout_parts(rollout: ViewedRollout, with_prompts: bool) -> Iterator[Render
     facts += [("components", _list(rollout.rewards)), ("scores", _list(rollout.scores))]
     facts += [("operations", _list(rollout.operations)), ("problems", "; ".join(rollout.problems))]
     yield Text("\n").join(
-        Text.assemble((f"{name:10} ", "dim"), clean(value)) for name, value in facts if value
+        Text.assemble((f"{name:10} ", "dim"), plain(value)) for name, value in facts if value
     )
     memory = rollout.memory or ""
     for number, call in enumerate(rollout.calls, start=1):
         parts: list[RenderableType] = []
         if with_prompts and call.prompt is not None:
-            parts += [Text("prompt", style="dim"), Text(clean(call.prompt))]
+            parts += [Text("prompt", style="dim"), Text(plain(call.prompt))]
         if call.memory is not None:
             parts += [Text("memory", style="dim"), changed(memory, call.memory)]
             memory = call.memory
         if call.reply is not None and call.reply != call.memory:
-            parts += [Text("reply", style="dim"), Text(clean(call.reply))]
+            parts += [Text("reply", style="dim"), Text(plain(call.reply))]
         yield Panel(Group(*parts), title=Text(_title(number, call)), title_align="left", border_style="dim")
 
 
 def group_parts(members: list[ViewedRollout]) -> Iterator[RenderableType]:
     """The rollouts of one task under each other: reward, answer, and the memory at the end."""
-    yield Text(clean(members[0].question), style="bold")
+    yield Text(plain(members[0].question), style="bold")
     for member in members:
         memory = next((call.memory for call in reversed(member.calls) if call.memory is not None), "")
         reward = "failed" if member.error else "" if member.reward is None else f"reward {member.reward:.4g}"
         body = Text.assemble(
-            ("answer  ", "dim"), clean(member.reply or ""), ("\nmemory  ", "dim"), clean(memory)
+            ("answer  ", "dim"), plain(member.reply or ""), ("\nmemory  ", "dim"), plain(memory)
         )
         yield Panel(
             body, title=Text(f"rollout {member.index}  {reward}"), title_align="left", border_style="dim"
@@ -208,23 +207,12 @@ def where(rollout: ViewedRollout) -> str:
 
 def changed(before: str, after: str) -> Text:
     """The new memory, with what was taken out struck through and what was put in bold."""
-    parts = [(clean(text), _STYLES[kind]) for kind, text in difference(before, after)]
+    parts = [(plain(text), _STYLES[kind]) for kind, text in difference(before, after)]
     return Text.assemble(*parts) if parts else Text("(empty)", style="dim")
 
 
-def clean(text: str) -> str:
-    """The text without control characters, which could move a terminal's cursor or turn its writing around."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _controls(c) else c for c in text)
-
-
-def _controls(character: str) -> bool:
-    category = unicodedata.category(character)
-    bidirectional = unicodedata.bidirectional(character) in _TURNING
-    return (category in ("Cc", "Cs") and character not in "\n\t") or bidirectional
-
-
 def _title(number: int, call: ViewedCall) -> str:
-    parts = [f"{number} {clean(call.module)}"]
+    parts = [f"{number} {plain(call.module)}"]
     counts = (call.prompt_tokens, call.completion_tokens)
     if counts != (None, None):
         parts.append(" + ".join("–" if count is None else str(count) for count in counts) + " tokens")

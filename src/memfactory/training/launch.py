@@ -22,6 +22,7 @@ from typing import Any
 
 from memfactory.core.errors import BadInput, UserError
 from memfactory.core.files import write_text
+from memfactory.core.texts import plain
 
 _LAUNCHER = "MEMFACTORY_LAUNCHER"
 #: Seconds that the other ranks get to end after one has failed, before they are killed.
@@ -99,7 +100,7 @@ def launch(arguments: Sequence[str], layout: Layout) -> int:
             if received:
                 return 128 + received[0]
             text, code = describe(_failures(error.failures, Path(logs)))
-            print(text, file=sys.stderr)
+            print(plain(text), file=sys.stderr)
             return code
     return 128 + received[0] if received else 0
 
@@ -219,7 +220,7 @@ def as_rank(rank: int, *, several: bool = True) -> Iterator[None]:
             raise
         record = _record(error, rank)
         text, code = describe([Failure(rank, record["exit_code"], record["at"], record)])
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(code)
 

@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from memfactory.core.texts import plain
+
 _SECONDS_BETWEEN_LINES = 15.0
 _UPDATE_SPEED = ("tokens_per_second/update", "update tok/s", ",.0f")
 _RL_FIGURES = (
@@ -83,7 +85,7 @@ class TrainingView:
     def say(self, line: str) -> None:
         """Print one line above the bar, and note it in the log."""
         self.console.print(line, highlight=False, markup=False)
-        self._note(line)
+        self._note(plain(line))
 
     def log_to(self, append: Callable[[str], None]) -> None:
         """From now on hand on lines, with their time, for a log file."""

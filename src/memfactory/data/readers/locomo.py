@@ -10,6 +10,7 @@ from typing import Literal
 
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.registry import register
+from memfactory.core.texts import plain
 from memfactory.core.types import Task
 from memfactory.data.dialogue import Dialogue, Form, Memory, Session, Turn
 from memfactory.data.fields import kind_of, optional_text, record_id, require, require_answers, require_text
@@ -97,7 +98,7 @@ def locomo(
         hint = did_you_mean(split, SPLITS) or f"; splits: {', '.join(SPLITS)}"
         raise BadInput(f"data 'locomo': unknown split '{split}'{hint}")
     conversations = read_conversations(path)
-    print(_count(path, conversations), file=sys.stderr)
+    print(plain(str(_count(path, conversations))), file=sys.stderr)
     chosen = [conversation for conversation in conversations if split in ("all", conversation.split)]
     tasks = [task for conversation in chosen for task in conversation.tasks]
     if not tasks:
