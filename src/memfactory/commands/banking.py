@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +22,18 @@ def bank_path(recipe: Recipe, given: str | Path | None) -> Path:
 
 
 @contextmanager
-def open_keeper(recipe: Recipe, bank: str | Path | None = None, *, make: bool = True) -> Iterator[Keeper]:
+def open_keeper(
+    recipe: Recipe,
+    bank: str | Path | None = None,
+    *,
+    make: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Keeper]:
     """Open (or, with `make`, make) the bank, then start the sampler; both are closed at the end.
 
-    A bank that was made and into which nothing came is gone again then. Raises `BadInput` for an agent that keeps no
-    bank, and for a bank that is not there, locked, damaged, of a newer version or of another embedder, before any
-    weights of the policy are loaded.
+    `say` is told what the recipe leaves to the model. A bank that was made and into which nothing came is gone again
+    then. Raises `BadInput` for an agent that keeps no bank, and for a bank that is not there, locked, damaged, of a
+    newer version or of another embedder, before any weights of the policy are loaded.
     """
     agent = build_agent(recipe)
     if not keeps_bank(agent):
@@ -42,6 +48,8 @@ def open_keeper(recipe: Recipe, bank: str | Path | None = None, *, make: bool = 
         keeper = None
         try:
             policy = open_policy(recipe)
+            for remark in policy.remarks(recipe):
+                say(remark)
             sampler = open_sampler(recipe, policy)
             try:
                 collector = make_collector(recipe, policy, sampler, agent, None, training=False)

@@ -37,7 +37,7 @@ def chat(recipe: Recipe, options: InferOptions, console: Console, errors: Consol
     """
     with contextlib.ExitStack() as stack:
         with _waiting(errors, "opening the memory bank and the model"):
-            keeper = stack.enter_context(open_keeper(recipe, options.bank))
+            keeper = stack.enter_context(open_keeper(recipe, options.bank, say=partial(say, errors)))
         # One event loop for all messages: connections to a server stay open between them.
         runner = stack.enter_context(asyncio.Runner())
         failed = Chat(keeper, runner, console, errors, options.speaker).run(_reader())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -39,7 +40,7 @@ def read_and_answer(recipe: Recipe, options: InferOptions, console: Console, err
     tasks = _tasks(options)
     unread = 0
     with (
-        open_keeper(recipe, options.bank, make=options.input is not None) as keeper,
+        open_keeper(recipe, options.bank, make=options.input is not None, say=partial(say, errors)) as keeper,
         asyncio.Runner() as runner,
     ):
         left = [part for dialogue in dialogues for part in parts_left(dialogue, keeper.bank)]

@@ -19,6 +19,7 @@ from memfactory.commands.graph import (
     open_sampler,
 )
 from memfactory.commands.identity import identity, short_hash
+from memfactory.commands.results import unanswered_line
 from memfactory.commands.scoring import evaluation_settings, first_metric, prepare_metrics
 from memfactory.core.errors import BadInput
 from memfactory.core.types import Task
@@ -55,7 +56,7 @@ def evaluate(cells: Sequence[Cell], console: Console) -> int:
     finished is kept, no result is written.
     """
     folder = cells[0].recipe.output_dir / "eval"
-    opened = _open(cells)
+    opened = _open(cells, console)
     view, entries = EvalView(console), list[Entry]()
     for _, group in groupby(opened, key=lambda one: one.cell.engine):
         sharing = list(group)
@@ -74,6 +75,9 @@ def evaluate(cells: Sequence[Cell], console: Console) -> int:
     changes = dict.fromkeys(line for entry in entries for line in entry.result.changes)
     for line in (*_judge_lines(entries), *(f"warning: {change}" for change in changes)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    silent, calls = _unanswered(entries)
+    if silent:
+        console.print(unanswered_line(silent, calls), highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nresult: {path}", highlight=False, markup=False, soft_wrap=True)
     _tell_failures(entries, console)
     return 0
@@ -87,7 +91,7 @@ def compare(before: str, after: str, console: Console) -> int:
     return 0
 
 
-def _open(cells: Sequence[Cell]) -> list[_Opened]:
+def _open(cells: Sequence[Cell], console: Console) -> list[_Opened]:
     loaded: dict[str, Sequence[Task]] = {}
     policies: dict[str, tuple[Policy, dict[str, str]]] = {}
     opened = []
@@ -102,6 +106,8 @@ def _open(cells: Sequence[Cell]) -> list[_Opened]:
             folders = {"policy": policy.folder, **{role: own.folder for role, own in policy.frozen.items()}}
             weights = {role: model_fingerprint(folder) for role, folder in folders.items()}
             policies[cell.engine] = (policy, weights)
+            for remark in policy.remarks(recipe):
+                console.print(remark, highlight=False, markup=False, soft_wrap=True)
         policy, weights = policies[cell.engine]
         opened.append(_Opened(cell, environment, build_agent(recipe), policy, identity(recipe, weights)))
     return opened
@@ -144,6 +150,12 @@ def _judge_lines(entries: Sequence[Entry]) -> list[str]:
     return judge_lines(
         {f"{entry.model} {entry.agent} {entry.result.name}": entry.result.judges for entry in entries}
     )
+
+
+def _unanswered(entries: Sequence[Entry]) -> tuple[int, int]:
+    """How many replies held no answer, of how many."""
+    finished = [prediction.finished for entry in entries for prediction in entry.result.predictions]
+    return sum(one.unanswered_calls for one in finished), sum(one.calls for one in finished)
 
 
 def _require_some_success(entries: Sequence[Entry]) -> None:

@@ -22,6 +22,7 @@ from memfactory.environments.base import Environment
 from memfactory.learners.base import Learner
 from memfactory.models.finite import require_finite_files
 from memfactory.models.text import TextCodec
+from memfactory.models.thinking import thinking_remark
 from memfactory.recipe.build import build_component, build_rubric, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.recipe.roles import POLICY, other_roles, server_spec
@@ -43,6 +44,11 @@ class Policy:
     codec: TextCodec
     max_model_len: int
     frozen: Mapping[str, Policy] = field(default_factory=dict)
+
+    def remarks(self, recipe: Recipe) -> list[str]:
+        """What a recipe leaves to the policy's chat template, one line each."""
+        remark = thinking_remark(self.codec, recipe.schema.model.chat_template_kwargs)
+        return [] if remark is None else [remark]
 
 
 def open_policy(recipe: Recipe) -> Policy:

@@ -15,7 +15,7 @@ from memfactory.commands.chat import chat
 from memfactory.commands.dialogue import read_and_answer
 from memfactory.commands.graph import make_collector, open_policy, open_sampler
 from memfactory.commands.progress import counting_bar
-from memfactory.commands.results import Answers, decided_by, json_for
+from memfactory.commands.results import Answers, decided_by, json_for, unanswered_line
 from memfactory.core import registry
 from memfactory.core.errors import ServiceError
 from memfactory.core.files import disk_errors
@@ -42,6 +42,8 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
     answers = None if options.output is None else Answers(options.output)
     tasks = _tasks(options)
     policy = open_policy(recipe)
+    for remark in policy.remarks(recipe):
+        errors.print(remark, highlight=False, markup=False, soft_wrap=True)
     if answers is not None:
         tasks = answers.left(tasks, decided_by(recipe, policy), errors)
     if not tasks:
@@ -55,6 +57,10 @@ def infer(recipe: Recipe, options: InferOptions, console: Console, errors: Conso
         sampler.close()
     if options.output is None:
         _print(rollouts, options, console, errors)
+    silent = sum(bool(call.problem) for rollout in rollouts for call in rollout.calls)
+    if silent:
+        line = unanswered_line(silent, sum(len(rollout.calls) for rollout in rollouts))
+        errors.print(line, highlight=False, markup=False, soft_wrap=True)
     failed = [rollout for rollout in rollouts if rollout.error is not None]
     if failed and options.output is not None:
         errors.print(

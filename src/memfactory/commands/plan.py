@@ -57,6 +57,8 @@ def plan(recipe: Recipe, command: Literal["train", "eval", "infer"]) -> Table:
     for key, value in _other_parameters(schema.sampler).items():
         table.add_row(f"sampler: {key}", value)
     table.add_row("context", f"{policy.max_model_len:,} tokens")
+    for remark in policy.remarks(recipe):
+        table.add_row("thinking", remark)
     table.add_row("output", str(recipe.output_dir))
     for module, player in _players(recipe, trained=command == "train" and schema.stage == "rl").items():
         table.add_row(f"module {module}", player)

@@ -92,3 +92,12 @@ def json_for(value: Any, encoding: str) -> str:
     except UnicodeEncodeError:
         return json.dumps(value, indent=2)
     return text
+
+
+def unanswered_line(silent: int, calls: int) -> str:
+    """A warning about replies that held no answer."""
+    return (
+        f"warning: {silent} of {calls} replies hold no answer: thoughts that were not finished, or nothing at all; "
+        "allow longer replies (the agent's *_tokens), or switch thinking off "
+        "(+model.chat_template_kwargs.enable_thinking=false)"
+    )

@@ -102,7 +102,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                 run.acquire()
             view.say("loading model, data and engine")
             source, learner, objective = (
-                _rl(recipe, view, ranks) if recipe.schema.stage == "rl" else _sft(recipe, ranks)
+                _rl(recipe, view, ranks) if recipe.schema.stage == "rl" else _sft(recipe, view, ranks)
             )
             if ranks.first:
                 run.acquire()
@@ -200,6 +200,8 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
         prepare_metrics(recipe)
     check_learner(recipe, ranks)
     policy = open_policy(recipe)
+    for remark in policy.remarks(recipe):
+        view.say(remark)
     environment = open_environment(recipe, train=True, evaluate=wants_eval)
     agent = build_agent(recipe)
     objective = Objective(
@@ -255,7 +257,7 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
     return source, learner, objective
 
 
-def _sft(recipe: Recipe, ranks: Ranks) -> tuple[RowSource, Learner, Objective]:
+def _sft(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Learner, Objective]:
     """Traces and learner of `stage: sft`; nobody samples."""
     schema = recipe.schema
     traces = _traces(recipe, "data.train", schema.data.train)
@@ -263,6 +265,8 @@ def _sft(recipe: Recipe, ranks: Ranks) -> tuple[RowSource, Learner, Objective]:
         name: _traces(recipe, f"data.eval.{name}", fields) for name, fields in schema.data.eval.items()
     }
     policy = open_policy(recipe)
+    for remark in policy.remarks(recipe):
+        view.say(remark)
     source = TraceSource(
         traces,
         held_out,

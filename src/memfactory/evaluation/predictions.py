@@ -38,6 +38,7 @@ class Finished:
     verdicts: Mapping[str, Verdict]
     trace: tuple[Mapping[str, str], ...] | None = None
     changes: tuple[str, ...] = ()
+    unanswered_calls: int = 0
 
     @property
     def judged(self) -> bool:
@@ -114,6 +115,7 @@ def finish(rollout: Rollout, *, trace: bool = False) -> Finished:
         prompt_tokens=summed(call.prompt_tokens for call in calls),
         completion_tokens=summed(call.completion_tokens for call in calls),
         truncated_calls=sum(call.finish_reason == "length" for call in calls),
+        unanswered_calls=sum(bool(call.problem) for call in calls),
         seconds=round(rollout.seconds, 3),
         error=rollout.error if outcome is not None or rollout.error else "the agent gave no outcome",
         operations=dict(outcome.info.get("operations") or {}) if outcome is not None else {},

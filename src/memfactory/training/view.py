@@ -42,6 +42,7 @@ class TrainingView:
         self._steps = 0
         self._last_line = 0.0
         self._log: Callable[[str], None] | None = None
+        self._said_before: list[str] = []
 
     def __enter__(self) -> TrainingView:
         return self
@@ -88,8 +89,11 @@ class TrainingView:
         self._note(plain(line))
 
     def log_to(self, append: Callable[[str], None]) -> None:
-        """From now on hand on lines, with their time, for a log file."""
+        """From now on hand on lines, with their time, for a log file; those first that were said before."""
         self._log = append
+        for line in self._said_before:
+            self._note(line)
+        self._said_before.clear()
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[..., None]]:
@@ -105,7 +109,9 @@ class TrainingView:
         self._note(what)
 
     def _note(self, line: str) -> None:
-        if self._log is not None:
+        if self._log is None:
+            self._said_before.append(line)
+        else:
             self._log(f"{datetime.now().isoformat(timespec='seconds')} {line}\n")
 
     def _close(self) -> None:
