@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from memfactory.core.chat import Models
 from memfactory.core.errors import BadInput, did_you_mean
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed
-from memfactory.core.types import Call, SamplingParams, Task
+from memfactory.core.types import Call, Rollout, SamplingParams, Task
 from memfactory.environments.base import Environment
 from memfactory.learners.base import Learner
 from memfactory.models.finite import require_finite_files
@@ -30,7 +30,10 @@ from memfactory.recipe.schema import RoleConfig
 from memfactory.rollouts.collect import Collector, ProgressFn
 from memfactory.rollouts.spread import SpreadCollector
 from memfactory.samplers.base import Sampler
+from memfactory.samplers.heard import HeardSampler
 from memfactory.samplers.roles import Cast, Player, RolloutModels, SampledModel
+
+_Score = Callable[[Rollout], Awaitable[dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -332,16 +335,35 @@ def make_collector(
     draw = schema.sampling.train if training else schema.sampling.eval
     params = SamplingParams(temperature=draw.temperature, top_p=draw.top_p, top_k=draw.top_k)
     template = schema.model.chat_template_kwargs
+    player, others = Player(sampler.policy, policy.codec, params, template), sampler.others
+    score: _Score | None = environment.score if environment is not None else None
+    if ranks.world > 1:
+        player, *rest = [
+            replace(one, sampler=HeardSampler(one.sampler, ranks.beat)) for one in (player, *others.values())
+        ]
+        others = dict(zip(others, rest, strict=True))
+        score = _heard(score, ranks.beat)
     collector = Collector(
         agent=agent,
-        make_models=RoleFactory(
-            Player(sampler.policy, policy.codec, params, template), sampler.others, schema.seed
-        ),
-        score=environment.score if environment is not None else None,
+        make_models=RoleFactory(player, others, schema.seed),
+        score=score,
         concurrency=None if training else schema.evaluation.concurrency,
         share_readings=not training,
     )
     return collector if ranks.world == 1 else SpreadCollector(collector, ranks)
+
+
+def _heard(score: _Score | None, heard: Callable[[], None]) -> _Score | None:
+    """The same scores; a judge's word is a sign of life of its rank, like a server's reply."""
+    if score is None:
+        return None
+
+    async def scored(rollout: Rollout) -> dict[str, float]:
+        found = await score(rollout)
+        heard()
+        return found
+
+    return scored
 
 
 def parity_prompts(policy: Policy, recipe: Recipe) -> Sequence[Sequence[int]]:

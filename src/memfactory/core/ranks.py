@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import re
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import chain, zip_longest
 from typing import Any, TypeVar
 
 from memfactory.core.errors import BadInput
+from memfactory.core.rank_watch import RankWatch, limit_of
 
 T = TypeVar("T")
 _NOTHING: Any = object()
@@ -32,6 +34,7 @@ class Ranks:
     world: int = 1
     local_rank: int = 0
     group: Any = field(default=None, repr=False, compare=False)
+    watch: RankWatch | None = field(default=None, repr=False, compare=False)
 
     @property
     def first(self) -> bool:
@@ -61,6 +64,26 @@ class Ranks:
     def barrier(self) -> None:
         """Wait until every rank has come here."""
         self.gather(None)
+
+    def beat(self) -> None:
+        """Tell the watch that something was done which costs no processor time here; see `rank_watch`."""
+        if self.watch is not None:
+            self.watch.beat()
+
+    @contextmanager
+    def watched(self, give_up: Callable[[str], None], limit: float) -> Iterator[Ranks]:
+        """These ranks while somebody watches that they do not wait for each other for ever; see `RankWatch`."""
+        if self.world == 1:
+            yield self
+            return
+        import torch.distributed as dist
+
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        # A connection of its own: on that of the process groups an exchange may be waiting.
+        store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=max(5.0, limit / 4)))
+        watch = RankWatch(self.rank, self.world, store, give_up, limit)
+        with watch.watching():
+            yield replace(self, watch=watch)
 
     def leave(self) -> None:
         """Give the process groups back, if we made any: their threads may not be there when the program ends.
@@ -129,7 +152,9 @@ def join_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
         torch.cuda.set_device(place.local_rank)
     for name, value in place.variables().items():
         os.environ[name] = value  # for what reads them later: DeepSpeed, vLLM
-    dist.init_process_group(_backend(), timeout=_TIMEOUT)
+    # NCCL's waits spin, which the watch takes for work; none of ours is long, as waits for rollouts go over gloo.
+    limit = min(_TIMEOUT, timedelta(seconds=2 * limit_of(environment)))
+    dist.init_process_group(_backend(), timeout=limit if _backend() == "nccl" else _TIMEOUT)
     group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     return Ranks(place.rank, place.world, place.local_rank, group)
 

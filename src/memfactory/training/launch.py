@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from memfactory.core.errors import BadInput, UserError
+from memfactory.core.errors import BadInput, ServiceError, UserError
 from memfactory.core.files import write_text
 from memfactory.core.texts import plain
 
@@ -218,11 +218,16 @@ def as_rank(rank: int, *, several: bool = True) -> Iterator[None]:
     except Exception as error:
         if not several:
             raise
-        record = _record(error, rank)
-        text, code = describe([Failure(rank, record["exit_code"], record["at"], record)])
-        print(plain(text), file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(code)
+        _end_rank(error, rank)
+
+
+def _end_rank(error: Exception, rank: int) -> None:
+    """Keep the error for the launcher, print it, and end this process here and now, from whichever thread."""
+    record = _record(error, rank)
+    text, code = describe([Failure(rank, record["exit_code"], record["at"], record)])
+    print(plain(text), file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _end_with_launcher() -> None:
@@ -272,11 +277,15 @@ def on_ranks(
     Under torchrun, the deepspeed launcher or srun this process is a rank already and joins the others. Only where
     srun started one task for each machine and `layout` asks for several, they are started below it.
     """
+    from memfactory.core.rank_watch import limit_of
     from memfactory.core.ranks import find_place, join_ranks
 
     place = find_place(environment)
     one_a_node = place is not None and place.local_world == 1 and "RANK" not in environment
     if layout.world > 1 and (place is None or (one_a_node and layout.nproc > 1)):
         return launch(arguments, layout)
-    with as_rank(0 if place is None else place.rank, several=place is not None):
-        return work(join_ranks(environment))
+    rank, limit = 0 if place is None else place.rank, limit_of(environment)
+    with as_rank(rank, several=place is not None):
+        ranks = join_ranks(environment)
+        with ranks.watched(lambda said: _end_rank(ServiceError(said), rank), limit) as watched:
+            return work(watched)
