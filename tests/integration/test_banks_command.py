@@ -10,8 +10,9 @@ import pytest
 
 from memfactory.cli.main import run
 from memfactory.commands import banks
+from memfactory.core.errors import BadInput
 from memfactory.core.types import Completion, SamplingRequest
-from memfactory.data.banks import read_banks
+from memfactory.data.banks import BankWriter, read_banks
 from memfactory.data.dialogue import Memory
 from memfactory.data.sources import dialogues
 from memfactory.data.starting_banks import temporal_pairs
@@ -78,6 +79,12 @@ def test_banks_are_written_once_and_taken_up(recipe: str, capsys: pytest.Capture
     assert run(command) == 0
     assert "2 dialogues are there already" in capsys.readouterr().err
     assert Path("banks.jsonl").read_bytes().startswith(first) and len(read_banks("banks.jsonl")) == 3
+    whole = Path("banks.jsonl").read_text()
+    Path("banks.jsonl").write_text(whole.replace('"text": "', '"text": "x', 1))
+    for reading in (lambda: read_banks("banks.jsonl"), lambda: BankWriter(Path("banks.jsonl"), {})):
+        with pytest.raises(BadInput, match=r"banks\.jsonl:2: is not as it was written"):
+            reading()
+    Path("banks.jsonl").write_text(whole)
     made = temporal_pairs(tasks, banks="banks.jsonl")
     assert [len(t.evidence.memories) for t in made] == [int(t.meta["part"] == "session_2") for t in made]
 

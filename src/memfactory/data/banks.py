@@ -6,6 +6,7 @@ The first line says who wrote it. Every other line is one dialogue:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -38,6 +39,7 @@ def read_banks(path: str) -> dict[str, Bank]:
     banks: dict[str, Bank] = {}
     for index in range(1, len(records)):
         where = records.where(index)
+        _compare(records[index], where)
         dialogue = require_text(records[index], "dialogue", where)
         if dialogue in banks:
             raise BadInput(f"{where}: dialogue '{dialogue}' was there before")
@@ -76,7 +78,8 @@ class BankWriter:
     def write(self, dialogue: str, bank: Mapping[str, Sequence[Memory]]) -> None:
         """Add a dialogue's banks; they are on disk when this returns. Raises `DiskError`."""
         sessions = {session: [_record(memory) for memory in held] for session, held in bank.items()}
-        self._append({"dialogue": dialogue, "sessions": sessions})
+        line = {"dialogue": dialogue, "sessions": sessions}
+        self._append({**line, "check": _check(line)})
         self.done.add(dialogue)
 
     def _take_up(self, header: Mapping[str, Any]) -> None:
@@ -85,6 +88,8 @@ class BankWriter:
         try:
             first, *others = [json.loads(line) for line in whole.splitlines()]
             check_header(first, f"{self.path}:1")
+            for number, record in enumerate(others, start=2):
+                _compare(record, f"{self.path}:{number}")
             self.done = {str(record["dialogue"]) for record in others}
         except (ValueError, TypeError, KeyError, AttributeError):
             raise BadInput(f"{self.path}: exists and is no file of banks; choose another --output") from None
@@ -103,6 +108,21 @@ class BankWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a", encoding="ascii") as file:
                 file.write(json.dumps(record) + "\n")
+
+
+def _compare(line: Record, where: str) -> None:
+    """Raise `BadInput` for a line that is another than when it was written; one without a checksum is not compared."""
+    content = {name: value for name, value in line.items() if name != "check"}
+    if "check" in line and line["check"] != _check(content):
+        raise BadInput(
+            f"{where}: is not as it was written (its checksum is another): delete the line, and memfactory data banks "
+            "makes it again; if it was changed on purpose, take 'check' out of it"
+        )
+
+
+def _check(line: Mapping[str, Any]) -> str:
+    """16 hex digits of a line, whatever the spelling of its JSON."""
+    return hashlib.blake2b(json.dumps(line, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _record(memory: Memory) -> dict[str, Any]:

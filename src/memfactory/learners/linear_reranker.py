@@ -6,6 +6,7 @@ because the weights that rank are the ones that learn: in training after every s
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ class LinearReranker:
             state["optimizer_kind"] = self.optimizer_kind
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_bytes(folder / STATE, buffer.getvalue())
+        write_bytes(folder / STATE, _sealed(buffer.getvalue()))
 
     def load_state(self, folder: Path) -> None:
         """Go on from `save_state`; its learning rate and so on stay those of this reranker."""
@@ -159,7 +160,7 @@ class LinearReranker:
 
         path = folder / STATE
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(io.BytesIO(_unsealed(path.read_bytes())), weights_only=True)
             if state["format"] != STATE_FORMAT:
                 raise ValueError(f"format {state['format']}")
             maps, updates = state["maps"], int(state["updates"])
@@ -170,7 +171,9 @@ class LinearReranker:
             raise BadInput(f"{folder}: holds no trained reranker ({STATE})") from None
         except Exception as error:  # whatever a damaged file makes torch's unpickler raise
             line = " ".join(str(error).split())[:160]
-            raise BadInput(f"{path}: not a readable state of a reranker ({line})") from error
+            raise BadInput(
+                f"{path}: not a readable state of a reranker ({line}); take another copy, or leave it out"
+            ) from error
         self._maps, self.updates, self._origin = None, updates, f"{path}: the reranker"
         self.embedder = embedder if maps is not None else ""
         if maps is not None:
@@ -246,3 +249,20 @@ class LinearReranker:
             "reranker/norm": float(sum(w.detach().square().sum() for w in self._maps) ** 0.5),
             "reranker/draws": float(len(drawn)),
         }
+
+
+_SEAL = b"\n#blake2b "  # before the checksum at the end of a state file; those of before have none
+
+
+def _sealed(content: bytes) -> bytes:
+    return content + _SEAL + hashlib.blake2b(content, digest_size=8).hexdigest().encode()
+
+
+def _unsealed(data: bytes) -> bytes:
+    """The content of a state file. Raises `ValueError` when it is another than what was written."""
+    content, seal, check = data.rpartition(_SEAL)
+    if not seal:
+        return data
+    if hashlib.blake2b(content, digest_size=8).hexdigest().encode() != check:
+        raise ValueError("its checksum is another than when it was written")
+    return content

@@ -7,6 +7,7 @@ Only `text` is required of a line, and the first line may be missing: then memor
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ class Header:
     dim: int = 0
     meta: tuple[tuple[str, str], ...] = ()
     lines: int = 0  # that it takes: 1, or 0 when the file has none
+    check: str = ""  # of all memories; empty in files of before
 
 
 def export_bank(bank: LayeredBank, path: str, *, embeddings: bool = True, replace: bool = False) -> int:
@@ -57,14 +59,33 @@ def export_bank(bank: LayeredBank, path: str, *, embeddings: bool = True, replac
     check_new_file(target, force=replace)
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "meta": dict(bank.meta)}
     header |= {"embedder": bank.embedder, "dim": bank.dim} if embeddings else {"embedder": None}
-    count = 0
+    count, total = 0, _Check()
     remove_partials_of(target)
     with new_file(target, replace=replace, option="--output") as file:
-        file.write(_line(header))
+        file.write(_line({**header, "check": total.text}))
         for item in bank.items(embeddings=embeddings):
-            file.write(_line(_as_record(item, embeddings)))
+            record = _as_record(item, embeddings)
+            total.add(record)
+            file.write(_line(record))
             count += 1
+        file.seek(0)
+        file.write(_line({**header, "check": total.text}))  # as long as the one before
     return count
+
+
+class _Check:
+    """A checksum of memories in their order, whatever the spelling of their JSON."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.blake2b(digest_size=8)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        self._total.update(json.dumps(record, sort_keys=True).encode() + b"\n")
+
+    @property
+    def text(self) -> str:
+        """16 hex digits."""
+        return self._total.hexdigest()
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
@@ -118,12 +139,15 @@ def read_header(records: Records) -> Header:
         raise BadInput(f"{where}: fields 'embedder' and 'dim' must be a name and a number")
     if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
         raise BadInput(f"{where}: field 'meta' must be an object of strings")
-    return Header(embedder, dim, tuple(meta.items()), 1)
+    if not isinstance(check := record.get("check", ""), str):
+        raise BadInput(f"{where}: field 'check' must be a string")
+    return Header(embedder, dim, tuple(meta.items()), 1, check)
 
 
 def check_lines(records: Records, header: Header) -> None:
-    """Raise `BadInput` for the first line that is no memory, or an id used twice."""
+    """Raise `BadInput` for a line that is no memory, an id used twice, or a checksum that is not the header's."""
     seen: dict[str, int] = {}
+    total = _Check()
     for index in range(header.lines, len(records)):
         item = parse_item(records[index], records.where(index), header.dim if header.embedder else None)
         first = seen.setdefault(item.id, index) if item.id else index
@@ -131,6 +155,12 @@ def check_lines(records: Records, header: Header) -> None:
             raise BadInput(
                 f"{records.where(index)}: id '{item.id}' was used before, at {records.where(first)}"
             )
+        total.add(records[index])
+    if header.check and header.check != total.text:
+        raise BadInput(
+            f"{records.where(0)}: the memories are not those that were exported (their checksum is another), the file "
+            "is damaged or cut off; if it was changed on purpose, take 'check' out of its first line"
+        )
 
 
 def parse_item(record: Record, where: str, dim: int | None) -> MemoryItem:

@@ -89,6 +89,26 @@ def test_a_readable_file_is_embedded_anew(path: str, tmp_path: Path) -> None:
         assert (hit.item.id, bank.embedder) == ("m1", other.name) and hit.score == pytest.approx(1.0)
 
 
+def test_a_damaged_export_is_noticed(path: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    with LanceBank(path, mode="read") as bank:
+        export_bank(bank, str(file))
+    whole = file.read_text()
+    head, *rest = [f"{line}\n" for line in whole.split("\n")[:-1]]
+    for damaged in (whole.replace("cat", "bat"), head + "".join(rest[:-1]), head + "".join(reversed(rest))):
+        file.write_text(damaged)
+        with pytest.raises(BadInput, match=r"x\.jsonl:1: .* if it was changed on purpose, take 'check' out"):
+            import_bank(str(file), str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+    values = {name: value for name, value in json.loads(head).items() if name != "check"}
+    file.write_text(lines(values) + "".join(rest).replace("Ana's cat", "Ana's bat"))
+    assert import_bank(str(file), str(tmp_path / "new")) == 4
+    file.write_text(
+        "".join(json.dumps(json.loads(line), indent=None, sort_keys=True) + "\n" for line in [head, *rest])
+    )
+    assert import_bank(str(file), str(tmp_path / "other")) == 4, "another spelling is no damage"
+
+
 def test_ids_of_any_kind_come_in_and_out(tmp_path: Path) -> None:
     ids = ["m20230508123045", "m007", "it's", "a/b", "Zoe\u0308", "", "m99999999999999999999", 'x"); --']
     file = tmp_path / "x.jsonl"
