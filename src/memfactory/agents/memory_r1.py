@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from memfactory.agents.bank_reader import BankReader
 from memfactory.agents.base import Answer, Reading
@@ -104,6 +104,7 @@ class MemoryR1(BankReader[Notes]):
     """Extracts facts from each session, orders operations on a memory bank, then answers from what it retrieves."""
 
     name = "memory_r1"
+    reading_modules: ClassVar = ("extractor", "manager")
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from memfactory.agents.bank_reader import BankReader
 from memfactory.agents.base import Answer, Reading
@@ -114,6 +114,7 @@ class Rmm(BankReader[Notes]):
     """Keeps topics of each session, merged with what is kept already; reranks what it retrieves, and cites."""
 
     name = "rmm"
+    reading_modules: ClassVar = ("reflector", "merger")
 
     def __init__(
         self,

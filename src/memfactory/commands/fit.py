@@ -16,7 +16,7 @@ from memfactory.core.ranks import Ranks
 from memfactory.learners.memory_estimate import LearnerLayout, learner_memory, on_device
 from memfactory.models.architecture import ModelShape, find_shape
 from memfactory.recipe.load import Recipe
-from memfactory.recipe.roles import other_roles
+from memfactory.recipe.roles import called_in
 
 GIB = 2**30
 #: Share of the nominal memory that a driver hands out, and what CUDA, its libraries and NCCL take: assumed.
@@ -164,7 +164,7 @@ def _engines(recipe: Recipe, shape: ModelShape, longest: int) -> Engines:
             f"--gpus: memory of the sampler '{sampler['type']}' is not estimated; use sampler=vllm"
         )
     weights, count = shape.parameters * value / across, 1
-    for config in other_roles(schema).values():
+    for config in called_in(schema, training=True).values():
         if not config.is_server and config.sampler is None and has_own_engine(config, training=True):
             frozen = shape if config.path is None else find_shape(config.path)
             weights += frozen.parameters * value / across + ENGINE

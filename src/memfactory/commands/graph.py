@@ -25,7 +25,7 @@ from memfactory.models.text import TextCodec
 from memfactory.models.thinking import thinking_remark
 from memfactory.recipe.build import build_component, build_rubric, build_tasks
 from memfactory.recipe.load import Recipe
-from memfactory.recipe.roles import POLICY, other_roles, server_spec
+from memfactory.recipe.roles import POLICY, called_in, other_roles, server_spec
 from memfactory.recipe.schema import RoleConfig
 from memfactory.rollouts.collect import Collector, ProgressFn
 from memfactory.rollouts.spread import SpreadCollector
@@ -114,13 +114,13 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
     """Start the sampler of the recipe on the policy's weights, and what the other roles need.
 
     A frozen role with the policy's own weights shares the policy's engine unless those weights will change
-    (`training`). All others get engines of their own; engines with the recipe's settings divide its memory. Each rank
-    has all of them.
+    (`training`). All others that are called get engines of their own; engines with the recipe's settings divide its
+    memory. Each rank has all of them.
     """
     schema = recipe.schema
-    roles = other_roles(schema)
+    roles = called_in(schema, training=training)
     _require_finite(recipe, policy, training=training)
-    own = [role for role in policy.frozen if has_own_engine(roles[role], training=training)]
+    own = [role for role in policy.frozen if role in roles and has_own_engine(roles[role], training=training)]
     shared = divided(schema.sampler, 1 + sum(roles[role].sampler is None for role in own))
     # Only the policy's engine is ever synced, and so can be woken; the others are as they were loaded.
     frozen = {key: value for key, value in shared.items() if key != "sleep"}

@@ -16,7 +16,7 @@ from memfactory.core.types import Task
 from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.cross_checks import remarks
 from memfactory.recipe.load import Recipe
-from memfactory.recipe.roles import other_roles, played_by, role_config, server_spec
+from memfactory.recipe.roles import called_in, played_by, role_config, server_spec
 
 _TASKS_LOOKED_AT = 16
 _GIB = 2**30
@@ -91,6 +91,7 @@ def _players(recipe: Recipe, *, trained: bool) -> dict[str, str]:
     """Who plays each module of the agent."""
     schema = recipe.schema
     players = {}
+    called = called_in(schema, training=trained)
     for module, role in played_by(schema).items():
         config = role_config(schema, role)
         if config is None:
@@ -100,7 +101,9 @@ def _players(recipe: Recipe, *, trained: bool) -> dict[str, str]:
             players[module] = f"{role}: {spec['model'] or 'the first model'} at {spec['base_url']}"
         else:
             players[module] = f"{role}: {config.path or schema.model.path}, frozen"
-        if config is not None:
+        if config is not None and role not in called:
+            players[module] += "; never called in this stage, no engine is started"
+        elif config is not None:
             players[module] += f", temperature {config.temperature:g}"
     return players
 
@@ -194,9 +197,9 @@ def _other_parameters(sampler: Mapping[str, Any]) -> dict[str, str]:
 def _frozen_bytes(recipe: Recipe, policy: Policy, command: str) -> float:
     """Weights of the frozen roles' engines, and the KV caches that some have of their own."""
     value = 4 if recipe.schema.model.dtype == "float32" else 2
-    roles, total = other_roles(recipe.schema), 0.0
+    roles, total = called_in(recipe.schema, training=command == "train"), 0.0
     for role, weights in policy.frozen.items():
-        if has_own_engine(roles[role], training=command == "train"):
+        if role in roles and has_own_engine(roles[role], training=command == "train"):
             total += model_size(weights.folder, value).parameters * value
             total += float((roles[role].sampler or {}).get("kv_cache_gb", 0.0)) * _GIB
     return total

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from memfactory.core.bounds import AtLeastOne
 from memfactory.core.errors import BadInput
@@ -37,12 +37,16 @@ class FrozenBanksConfig:
     of: dict[str, Any] = component_field("data", "dialogues")
     banks: str = ANNOTATED
 
+    nothing_to_read: ClassVar[bool] = True
+
 
 @dataclass(frozen=True)
 class TemporalPairsConfig(FrozenBanksConfig):
     """Fields of `temporal_pairs`: those of `frozen_banks`, and how many sessions a rollout reads (`window`)."""
 
     window: AtLeastOne = 1
+
+    nothing_to_read: ClassVar[bool] = False
 
 
 @register("data", "temporal_pairs", config=TemporalPairsConfig, source="Memory-R1, arXiv 2508.19828")

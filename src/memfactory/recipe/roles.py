@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from memfactory.core import registry
 from memfactory.core.errors import BadInput
 from memfactory.models.openai_chat import base_url_or_default, lacks_key
 from memfactory.recipe.files import read_yaml
@@ -40,6 +41,27 @@ def other_roles(schema: RecipeSchema) -> dict[str, RoleConfig]:
     """The roles beside the policy that the agent's modules name, each once."""
     found = {role: role_config(schema, role) for role in played_by(schema).values() if role != POLICY}
     return {role: config for role, config in found.items() if config is not None}
+
+
+def called_in(schema: RecipeSchema, *, training: bool) -> dict[str, RoleConfig]:
+    """Those of `other_roles` that are called; in training on tasks with nothing to read, who only reads is not.
+
+    An agent's class names the modules that read (`reading_modules`), a source's fields say that there is nothing to
+    read (`nothing_to_read`). A role without an engine cannot be called by mistake: there is no model of its name.
+    """
+    reading = getattr(registry.get("agent", schema.agent["type"]).build, "reading_modules", ())
+    if (
+        not training
+        or not reading
+        or not all(map(_nothing_to_read, [schema.data.train, *schema.data.eval.values()]))
+    ):
+        return other_roles(schema)
+    called = {role for module, role in played_by(schema).items() if module not in reading}
+    return {role: config for role, config in other_roles(schema).items() if role in called}
+
+
+def _nothing_to_read(source: Mapping[str, Any] | None) -> bool:
+    return source is None or getattr(registry.get("data", source["type"]).config, "nothing_to_read", False)
 
 
 def server_spec(config: RoleConfig) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from memfactory.commands import graph
 from memfactory.commands.graph import divided
 from memfactory.core.errors import BadInput
 from memfactory.recipe.load import load_recipe
-from memfactory.recipe.roles import other_roles, played_by, server_spec
+from memfactory.recipe.roles import called_in, other_roles, played_by, server_spec
 from memfactory.recipe.schema import RoleConfig
 
 SERVER = 'roles.big={openai: gpt-x, base_url: "http://127.0.0.1:9/v1", temperature: 0.5}'
@@ -128,3 +129,28 @@ def test_engines_of_one_spec_divide_what_the_machine_has() -> None:
     spec = {"type": "vllm", "kv_cache_gb": 1.0, "gpu_memory_utilization": 0.5, "max_num_seqs": 256}
     assert divided(spec, 2) == {**spec, "kv_cache_gb": 0.5, "gpu_memory_utilization": 0.25}
     assert divided(spec, 1) == spec
+
+
+def test_a_role_that_is_never_called_has_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answerer's stage has nothing to read; with dialogues beside it in an evaluation it has."""
+    stage = ["agent.roles.extractor=frozen", "agent.roles.manager=frozen"]
+    answerer = load_recipe("memory_r1_answerer", stage).schema
+    assert set(other_roles(answerer)) == {"frozen"}
+    assert called_in(answerer, training=True) == {}
+    assert set(called_in(answerer, training=False)) == {"frozen"}
+    read = load_recipe(
+        "memory_r1_answerer", [*stage, "data.eval.all={type: dialogues, split: heldout}"]
+    ).schema
+    assert set(called_in(read, training=True)) == {"frozen"}
+    asked = load_recipe("memory_r1_answerer", [*stage, "agent.roles.answerer=frozen"]).schema
+    assert set(called_in(asked, training=True)) == {"frozen"}
+    pairs = load_recipe("memory_r1_manager", ["data=dialogue_pairs", "agent.roles.extractor=frozen"]).schema
+    assert set(called_in(pairs, training=True)) == {"frozen"}
+
+    started: list[Any] = []
+    monkeypatch.setattr(graph, "_start", lambda recipe, spec, *rest, **more: started.append(spec) or spec)
+    monkeypatch.setattr(graph, "_require_finite", lambda *rest, **more: None)
+    recipe = load_recipe("memory_r1_answerer", [*stage, "sampler.kv_cache_gb=1"])
+    cast = graph.open_sampler(recipe, graph.open_policy(recipe), training=True)
+    assert cast.others == {}
+    assert [spec["kv_cache_gb"] for spec in started] == [1]  # and nothing of its memory is kept for another
