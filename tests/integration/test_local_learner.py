@@ -159,7 +159,7 @@ def test_reference_stays_at_the_initial_weights(lora):
     assert mine.update(rows, Objective(kl_coef=0.1))["kl"] > 1e-4
     with torch.no_grad():
         expected = [plain_logprobs(start, row) for row in rows]
-    for mine_scores, theirs in zip(mine._score_reference(rows), expected, strict=True):
+    for mine_scores, theirs in zip(mine._score_reference(rows, 1.0), expected, strict=True):
         torch.testing.assert_close(mine_scores, theirs, atol=2e-5, rtol=1e-4)
 
 

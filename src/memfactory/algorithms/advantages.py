@@ -16,6 +16,9 @@ from memfactory.algorithms.objective import AdvantageMethod
 GRPO_EPSILON = 1e-4
 """Added to the group's standard deviation by `grpo`, as TRL and the GRPO code of DeepSeekMath's followers do."""
 
+ROUNDING = 1e-12
+"""Share of the largest reward below which differences within a group are rounding: a few thousand float64 steps."""
+
 
 def group_advantages(rewards: Tensor, groups: Tensor, method: AdvantageMethod = "grpo") -> Tensor:
     """Advantage of each rollout within its group.
@@ -34,7 +37,7 @@ def group_advantages(rewards: Tensor, groups: Tensor, method: AdvantageMethod = 
 
     Returns:
         `[N]`, in the dtype of `rewards` (float32 if that is an integer type). Groups of one rollout and
-        groups whose rewards are all equal get exactly 0; nothing is ever NaN or infinite.
+        groups whose rewards are all equal (but for rounding) get exactly 0; nothing is ever NaN or infinite.
 
     Raises:
         ValueError: unknown method, shapes that do not match, or a reward that is not finite.
@@ -100,10 +103,15 @@ def _checked(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _flat(values: Tensor, index: Tensor) -> Tensor:
-    """`[N]` booleans: the largest and the smallest value of my group are equal."""
+    """`[N]` booleans: the largest and the smallest value of my group are equal, but for rounding.
+
+    Totals that are equal on paper may differ in their last bits, by the order of their sums (0.1 + 0.2 and 0.3);
+    divided by a spread of that size they would become advantages of full size. What rounding can do is measured
+    against the largest value of all groups: in a difference of large parts it does not shrink with the result.
+    """
     if values.numel() == 0:
         return torch.zeros(0, dtype=torch.bool, device=values.device)
     count = int(index.max()) + 1
     top = values.new_full((count,), -torch.inf).scatter_reduce_(0, index, values, "amax")
     bottom = values.new_full((count,), torch.inf).scatter_reduce_(0, index, values, "amin")
-    return (top == bottom)[index]
+    return (top - bottom <= ROUNDING * values.abs().max())[index]

@@ -122,12 +122,11 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
                 write_summary(run, summary, console)
-                last = f"trained policy: {run.final_path}"
                 if summary.get("unchanged"):
-                    last = (
-                        f"warning: the weights are unchanged: {run.final_path} holds those that it began with"
-                    )
-                console.print(last, highlight=False, markup=False, soft_wrap=True)
+                    view.say(f"warning: the weights are unchanged: {run.final_path} holds the first ones")
+                else:
+                    line = f"trained policy: {run.final_path}"
+                    console.print(line, highlight=False, markup=False, soft_wrap=True)
             return code
         except BaseException:
             if ranks.world > 1:

@@ -174,6 +174,11 @@ class DeepSpeedLearner(PolicyLearner):
 
         return gathered(parameters)
 
+    def _own_weights(self) -> list[torch.Tensor]:
+        from memfactory.learners.deepspeed_engine import own_part
+
+        return [own_part(parameter, self._ranks.rank) for parameter in self._trainable.values()]
+
     def save_state(self, folder: Path) -> None:
         """Write float32 weights (or adapters), optimizer and step as full tensors, on rank 0. Raises `DiskError`."""
         from memfactory.learners.deepspeed_engine import full_moments, full_weights

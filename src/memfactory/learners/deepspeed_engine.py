@@ -110,6 +110,16 @@ def gathered(parameters: Sequence[Tensor]) -> AbstractContextManager[Any]:
     return manager
 
 
+def own_part(parameter: Tensor, rank: int) -> Tensor:
+    """What this rank holds of a parameter: all of it, or under ZeRO-3 its shard, without the padding at its end."""
+    shard = getattr(parameter, "ds_tensor", None)
+    if shard is None:
+        return parameter.detach()
+    real = int(parameter.ds_numel) - rank * shard.numel()  # type: ignore[attr-defined]
+    part: Tensor = shard.detach().flatten()[: max(0, min(real, shard.numel()))]
+    return part
+
+
 def full_shape(parameter: Tensor) -> tuple[int, ...]:
     """The parameter's shape, sharded or not."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))

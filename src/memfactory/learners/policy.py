@@ -214,11 +214,14 @@ class PolicyLearner:
         return metrics
 
     def _all_finite(self) -> bool:
-        """Whether all trainable weights of this rank (its shards, if they are sharded) are finite."""
+        """Whether all trainable weights of this rank are finite."""
         import torch
 
-        parts = [getattr(p, "ds_tensor", p).detach() for p in self._trainable.values()]
-        return bool(torch.stack([torch.isfinite(part).all().cpu() for part in parts]).all())
+        return bool(torch.stack([torch.isfinite(part).all().cpu() for part in self._own_weights()]).all())
+
+    def _own_weights(self) -> list[torch.Tensor]:
+        """The trainable weights, or what this rank holds of them."""
+        return [parameter.detach() for parameter in self._trainable.values()]
 
     def _optimizer_step(
         self, micros: Iterator[Any], count: int, objective: Objective, lr: float, tally: Tally

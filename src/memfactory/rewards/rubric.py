@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,11 +12,14 @@ from memfactory.core.errors import UserError
 from memfactory.core.types import Rollout, Task, Verdict
 from memfactory.rewards.base import Reward
 
+LARGEST = 1e12
+"""Largest size of a reward: squares and weighted sums of such numbers stay far from overflowing."""
+
 
 def as_number(value: object, name: str, task: Task) -> float:
     """What a reward gave, as a float: any real number, true or false, or a NumPy or torch value of one element.
 
-    Raises `UserError`, naming reward and task, for anything else, and for what is not finite.
+    Raises `UserError`, naming reward and task, for anything else, and for what is not finite or above `LARGEST`.
     """
     item = getattr(value, "item", None)
     number = value
@@ -27,12 +29,12 @@ def as_number(value: object, name: str, task: Task) -> float:
     if isinstance(number, (Real, Decimal)):
         with suppress(OverflowError):
             found = float(number)
-            if math.isfinite(found):
+            if abs(found) <= LARGEST:  # which NaN is not
                 return found
     shown = " ".join(repr(value).split())[:80]
     raise UserError(
-        f"reward '{name}' gave {shown} ({type(value).__name__}) on task '{task.id}'; it must be a finite number, or "
-        "None where it does not apply"
+        f"reward '{name}' gave {shown} ({type(value).__name__}) on task '{task.id}'; it must be a number of at most "
+        f"{LARGEST:g} in size, or None where it does not apply"
     )
 
 

@@ -102,3 +102,22 @@ def test_variance_free_groups():
 def test_bad_arguments_are_refused(rewards, groups, method):
     with pytest.raises(ValueError):
         group_advantages(rewards, groups, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        [0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2],
+        [0.0, (0.1 + 0.2) - 0.3, 0.0, 1.0],  # what is left of parts that cancel
+        [0.7 * 1e6, 7 * (0.1 * 1e6) * (1 + 1e-15), 5.0, 6.0],
+    ],
+)
+def test_totals_that_differ_by_rounding_alone_are_equal(method, rewards):
+    assert rewards[0] != rewards[1]
+    totals = torch.tensor([*rewards, 0.0], dtype=torch.float64)
+    groups = torch.tensor([0, 0, 1, 1, 2])
+    advantages = group_advantages(totals, groups, method)
+    assert advantages[:2].tolist() == [0.0, 0.0]
+    assert variance_free_groups(totals, groups)[:2].all()
+    assert bool(advantages[2:4].any()) == (abs(rewards[2] - rewards[3]) > 1e-9)

@@ -61,6 +61,7 @@ def test_none_does_not_apply() -> None:
         float("inf"),
         -np.inf,
         10**400,
+        1e13,
         "1.0",
         b"1",
         [1.0],
