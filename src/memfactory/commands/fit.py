@@ -23,6 +23,8 @@ GIB = 2**30
 _USABLE, RUNTIME = 0.975, 1.5 * GIB
 #: Parts of the learner that are there between updates too.
 _KEPT = ("weights", "optimizer", "reference", "buckets")
+#: Contexts of full length that an engine must hold at once: with fewer, rollouts wait for each other's cache.
+ENOUGH = 8
 #: What vLLM keeps beside weights and cache (activations, CUDA graphs): assumed.
 ENGINE = 1.5 * GIB
 
@@ -91,6 +93,12 @@ class Engines:
         """Bytes left for the KV cache."""
         return self.share * gpus.memory - self.weights - ENGINE
 
+    def contexts(self, gpus: Gpus) -> float:
+        """How many contexts of `longest` tokens each engine holds at once; 0 if that cannot be told."""
+        if not self.longest:
+            return 0.0
+        return max(0.0, self.cache(gpus)) / self.count / (self.kv_token * self.longest)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -125,10 +133,8 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether all of it fits, and each engine can hold one context."""
-        cached = self.engines is None or (
-            self.engines.cache(self.gpus) >= self.engines.kv_token * self.engines.longest
-        )
+        """Whether all of it fits, and each engine can hold `ENOUGH` contexts."""
+        cached = self.engines is None or self.engines.contexts(self.gpus) >= ENOUGH
         return cached and self.total <= self.gpus.usable
 
 

@@ -111,7 +111,7 @@ def _changed(shape: ModelShape, first: Estimate, changes: Sequence[_Change]) -> 
         return now, []
     left = now.gpus.usable - now.beside_sampler
     share = int(100 * left / now.gpus.memory) / 100
-    if share <= 0 or share >= 1:
+    if share <= 0 or share > 0.95:
         return now, []
     smaller = replace(now, engines=replace(now.engines, share=share))
     return (smaller, [f"sampler.gpu_memory_utilization={share:g}"]) if smaller.fits else (now, [])

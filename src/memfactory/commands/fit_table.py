@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from memfactory.commands.fit import ENGINE, GIB, RUNTIME, Gpus, estimate
+from memfactory.commands.fit import ENGINE, ENOUGH, GIB, RUNTIME, Gpus, estimate
 from memfactory.commands.fit_advice import advice
 from memfactory.learners.memory_estimate import LearnerLayout
 from memfactory.recipe.load import Recipe
@@ -35,8 +35,11 @@ def fit_table(recipe: Recipe, gpus: Gpus) -> Table:
         where = "" if engines.beside else " (on GPUs of its own)"
         table.add_row(f"sampler: weights{where}", _gib(engines.weights), recipe.schema.model.dtype)
         cache = engines.cache(gpus)
-        contexts = cache / (engines.kv_token * engines.longest) if engines.longest else 0
-        text = f"{max(contexts, 0):.1f} contexts of {engines.longest:,} tokens"
+        each = f" in each of {engines.count} engines" if engines.count > 1 else ""
+        text = (
+            f"{engines.contexts(gpus):.1f} contexts of {engines.longest:,} tokens at once{each}; "
+            f"{ENOUGH} are needed"
+        )
         table.add_row(f"sampler: KV cache{where}", _gib(cache), text)
         table.add_row(f"sampler: the rest{where}", _gib(ENGINE), "assumed")
     table.add_row("CUDA and its libraries", _gib(RUNTIME), "assumed")

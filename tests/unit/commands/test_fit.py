@@ -141,10 +141,28 @@ def test_every_gpu_recipe_can_be_made_to_fit_on_eight_gpus(name: str) -> None:
         ("gpu/memagent_qwen2.5_7b", "8xH100-80G", 2),
         ("gpu/memagent_qwen2.5_14b", "8xH100-80G", 1),
         ("gpu/memagent_qwen2.5_14b", "8xH100-80G", 2),
+        ("gpu/memory_r1_llama3.1_8b", "8xH100-80G", 1),
+        ("gpu/memory_r1_llama3.1_8b_answerer", "8xH100-80G", 1),
+        ("gpu/memory_r1_qwen2.5_7b", "8xH100-80G", 1),
+        ("gpu/memory_r1_qwen2.5_7b_answerer", "8xH100-80G", 1),
+        ("gpu/rmm_linear_qwen2.5_7b", "H100-80G", 1),
+        ("gpu/rmm_policy_qwen3_1.7b", "8xH100-80G", 1),
     ],
 )
 def test_recipes_fit_where_their_heads_say(name: str, spec: str, nodes: int) -> None:
     assert estimate(load_recipe(name, command="infer"), parse_gpus(spec, None, 1, nodes))[1].fits
+
+
+def test_room_for_one_context_is_not_enough() -> None:
+    """Qwen2.5-14B: 48 layers x 8 heads x 128 x 2 x 2 bytes a token; 29.54 GB of weights and 1.5 GiB beside them."""
+    gpus = Gpus("H100", 8, 80 * GIB)
+    small = estimate(load_recipe("gpu/memagent_qwen2.5_14b", ["sampler.gpu_memory_utilization=0.39"]), gpus)[
+        1
+    ]
+    room = 0.39 * 80 * GIB - 2 * 14.77e9 - 1.5 * GIB
+    assert small.engines is not None
+    assert small.engines.contexts(gpus) == pytest.approx(room / (48 * 8 * 128 * 4 * 8192), rel=0.01)
+    assert small.total < gpus.usable and not small.fits
 
 
 def test_the_command_needs_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
