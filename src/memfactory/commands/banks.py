@@ -124,6 +124,6 @@ def _dialogues(recipe: Recipe) -> list[Dialogue]:
 
 
 def _written_by(recipe: Recipe) -> dict[str, Any]:
-    depends = {name: recipe.plain.get(name) for name in _DEPENDS_ON}
+    depends = {name: recipe.shown.get(name) for name in _DEPENDS_ON}
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return {"agent": recipe.schema.agent["type"], "model": recipe.schema.model.path, "recipe": digest}

@@ -67,7 +67,7 @@ def evaluate(cells: Sequence[Cell], console: Console) -> int:
         finally:
             sampler.close()
     _require_some_success(entries)
-    recipes = {_recipe_id(one): dict(one.cell.recipe.plain) for one in opened}
+    recipes = {_recipe_id(one): dict(one.cell.recipe.shown) for one in opened}
     path = write_results(folder, entries, recipes, package_versions())
     for text in (score_tables(entries), group_tables(entries), cost_table(entries)):
         if text:

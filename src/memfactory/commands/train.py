@@ -23,6 +23,7 @@ from memfactory.commands.graph import (
 )
 from memfactory.commands.preflight import check_learner
 from memfactory.commands.scoring import evaluation_settings, first_metric, prepare_metrics
+from memfactory.core.address import masked
 from memfactory.core.errors import BadInput
 from memfactory.core.manifest import named
 from memfactory.core.ranks import ALONE, Ranks
@@ -34,6 +35,7 @@ from memfactory.evaluation.runner import SetResult, evaluate_sets
 from memfactory.learners.base import Learner
 from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe
+from memfactory.recipe.render import to_yaml
 from memfactory.training.rl import GroupSettings, RolloutSource
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.sft import SFT_OBJECTIVE, TraceSource
@@ -142,7 +144,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
 def _start_tracker(tracker: GuardedTracker, run: RunFolder, step: int, recipe: Recipe) -> None:
     """Start it, and note which folders it makes in the run folder: those are the run's to delete."""
     before = {path.name for path in run.path.iterdir()}
-    tracker.start(tracked_run(run.path, step, recipe.plain, run.written.replace_json))
+    tracker.start(tracked_run(run.path, step, recipe.shown, run.written.replace_json))
     for path in run.path.iterdir():
         if path.name not in before and path.is_dir():
             run.written.made_folder(path.name)
@@ -306,12 +308,21 @@ def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
             f"{run.recipe_path}: not readable as YAML; choose another --output-dir, or --fresh to start over"
         ) from None
     new = _leaves(yaml.safe_load(recipe.to_yaml()))
+    whole = _leaves(yaml.safe_load(to_yaml(recipe.plain)))  # as runs of before kept what the environment gave
     for key in [*new, *old]:
-        if old.get(key) != new.get(key) and not any(key == k or key.startswith(k + ".") for k in _FREE_KEYS):
+        if old.get(key) not in (new.get(key), whole.get(key)) and not any(
+            key == k or key.startswith(k + ".") for k in _FREE_KEYS
+        ):
             raise BadInput(
-                f"{run.path}: this run was started with {key}={old.get(key)}, the recipe now says "
-                f"{new.get(key)}; choose another --output-dir, or --fresh to delete it and start over"
+                f"{run.path}: this run was started with {key}={_shown(old.get(key), new.get(key))}, the recipe now "
+                f"says {new.get(key)}; choose another --output-dir, or --fresh to delete it and start over"
             )
+
+
+def _shown(old: Any, new: Any) -> Any:
+    """The kept value of a key; not where the recipe now takes it from the environment, as it may be a secret."""
+    secret = isinstance(new, str) and "${oc.env:" in new and "${oc.env:" not in str(old)
+    return "another value" if secret else masked(str(old)) if isinstance(old, str) else old
 
 
 def _leaves(value: Any, key: str = "") -> dict[str, Any]:

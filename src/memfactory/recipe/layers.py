@@ -15,6 +15,7 @@ from memfactory.recipe.files import config_file, config_folders, config_groups, 
 from memfactory.recipe.interpolations import grows_too_long
 from memfactory.recipe.origins import COMMAND_LINE, DEFAULT, leaves, nearest_origin, set_origin
 from memfactory.recipe.overrides import ChooseOption, Delete, Override, SetValue, parse_overrides
+from memfactory.recipe.secrets import Environment, from_environment
 from memfactory.recipe.values import MISSING, join
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layers:
-    """The merged values of a recipe, and for each dotted key of a leaf where its value came from."""
+    """The merged values of a recipe, for each dotted key of a leaf its origin, and what the environment gave."""
 
     values: dict[str, Any]
     origins: dict[str, str]
+    environment: Environment
 
 
 def compose(
@@ -73,11 +75,13 @@ def compose(
         if config._get_node(key) is None:
             OmegaConf.update(config, key, fallback, force_add=True)
             origins[key] = DEFAULT
-    too_long = grows_too_long(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+    raw = OmegaConf.to_container(config, resolve=False)
+    too_long = grows_too_long(raw)  # type: ignore[arg-type]
     if too_long is not None:
         where = nearest_origin(origins, too_long)
         raise BadInput(f"{where}: {too_long}: becomes endlessly long when its ${{...}} are filled in")
-    return Layers(_resolve(config, "", origins), origins)
+    values = _resolve(config, "", origins)
+    return Layers(values, origins, from_environment(raw, values))
 
 
 def _keep_option(

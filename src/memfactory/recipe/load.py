@@ -17,6 +17,7 @@ from memfactory.recipe.origins import DEFAULT, nearest_origin, origin_of
 from memfactory.recipe.render import to_yaml
 from memfactory.recipe.roles import check_roles
 from memfactory.recipe.schema import RecipeSchema
+from memfactory.recipe.secrets import Environment, plain_secrets
 from memfactory.recipe.validate import Validator
 from memfactory.recipe.values import MISSING, Invalid, plain
 
@@ -43,6 +44,13 @@ class Recipe:
     plain: Mapping[str, Any]
     origins: Mapping[str, str] = field(repr=False)
     path: Path
+    environment: Environment = field(default_factory=Environment, repr=False)
+
+    @property
+    def shown(self) -> Mapping[str, Any]:
+        """`plain` as it may be printed, kept and sent: without secrets and passwords (`recipe.secrets`)."""
+        shown: Mapping[str, Any] = self.environment.shown(self.plain)
+        return shown
 
     @property
     def output_dir(self) -> Path:
@@ -55,15 +63,15 @@ class Recipe:
 
     def error(self, key: str, problem: str) -> BadInput:
         """The error to raise for a value found wrong later; it names the key and the file it came from."""
-        return _bad_input(self.origins, self.path, key, problem)
+        return _bad_input(self.origins, self.path, key, self.environment.hidden(problem, key))
 
     def to_yaml(self) -> str:
         """The resolved recipe, for the run folder; it composes to the same recipe again."""
-        return to_yaml(self.plain)
+        return to_yaml(self.shown)
 
     def annotated_yaml(self) -> str:
         """The resolved recipe with where each value came from as a comment."""
-        return to_yaml(self.plain, self.origin)
+        return to_yaml(self.shown, self.origin)
 
 
 def load_recipe(
@@ -91,11 +99,16 @@ def load_recipe(
     try:
         schema: RecipeSchema = Validator(_below(unread)).dataclass(layers.values, RecipeSchema, "")
     except Invalid as error:
-        raise _bad_input(layers.origins, path, error.key, error.problem) from None
+        problem = layers.environment.hidden(error.problem, error.key)
+        raise _bad_input(layers.origins, path, error.key, problem) from None
     if not isinstance(schema, RecipeSchema):  # one of its own keys is ???, which no other rule can do without
         missing = next((key for key, value in layers.values.items() if value == MISSING), "model")
         raise _bad_input(layers.origins, path, missing, "a value is needed; set it in the recipe")
-    recipe = Recipe(schema=schema, plain=plain(schema), origins=layers.origins, path=path)
+    recipe = Recipe(schema, plain(schema), layers.origins, path, layers.environment)
+    for key in plain_secrets(recipe.shown):
+        raise recipe.error(
+            key, "a secret would be kept with every run; write '${oc.env:NAME}' and set that variable"
+        )
     _check_complete(recipe, command)
     check_together(recipe, command)
     check_roles(recipe, command)

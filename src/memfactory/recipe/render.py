@@ -13,6 +13,10 @@ from memfactory.recipe.values import join
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
+class Interpolation(str):
+    """A text that is written as it is, so that it is filled in when the recipe is composed again."""
+
+
 class _Dumper(yaml.SafeDumper):
     """SafeDumper that keeps long texts readable and text that looks like a number quoted."""
 
@@ -26,7 +30,12 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", escaped, style=style)
 
 
+def _represent_interpolation(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|" if "\n" in text else "'")
+
+
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(Interpolation, _represent_interpolation)
 
 
 def to_yaml(values: Mapping[str, Any], origin: Callable[[str], str] | None = None) -> str:
