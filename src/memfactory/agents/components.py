@@ -45,8 +45,12 @@ def save_components(components: Mapping[str, ComponentLearner], folder: Path) ->
 
 
 def load_components(components: Mapping[str, ComponentLearner], folder: Path) -> dict[str, Path]:
-    """Load each part that was saved there; returns which, and from where. Raises `BadInput` as `load_state` does."""
-    saved = {name: folder / name for name in components if (folder / name).is_dir()}
+    """Load each part that was saved there; returns which, and from where. Raises `BadInput` as `load_state` does.
+
+    An empty folder is one that a kill left before anything was saved.
+    """
+    places = {name: folder / name for name in components}
+    saved = {name: place for name, place in places.items() if place.is_dir() and any(place.iterdir())}
     for name, place in saved.items():
         components[name].load_state(place)
     return saved

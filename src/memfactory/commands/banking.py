@@ -10,6 +10,7 @@ from memfactory.agents.base import keeps_bank
 from memfactory.commands.graph import make_collector, open_policy, open_sampler
 from memfactory.core.errors import BadInput
 from memfactory.inference.keeper import Keeper
+from memfactory.inference.pending import something_waits
 from memfactory.memory.bank_folder import no_bank
 from memfactory.memory.lance import LanceBank
 from memfactory.recipe.build import build_agent
@@ -45,7 +46,6 @@ def open_keeper(
     if not make and not path.expanduser().exists():
         raise no_bank(path, "--input FILE reads a dialogue into a new one, and a chat begins one")
     with LanceBank(path, embedder=empty.embedder, dim=empty.dim) as held:
-        keeper = None
         try:
             policy = open_policy(recipe)
             for remark in policy.remarks(recipe):
@@ -53,10 +53,9 @@ def open_keeper(
             sampler = open_sampler(recipe, policy)
             try:
                 collector = make_collector(recipe, policy, sampler, agent, None, training=False)
-                keeper = Keeper(agent, held, collector.make_models)
-                yield keeper
+                yield Keeper(agent, held, collector.make_models)
             finally:
                 sampler.close()
         finally:
-            if keeper is None or not len(keeper.pending):
+            if not something_waits(held):
                 held.discard()

@@ -135,6 +135,11 @@ class Pending:
         return [said for said in waiting if self._waits(said)]
 
 
+def something_waits(bank: LanceBank) -> bool:
+    """Whether there is a file of messages in a bank's folder, readable or not."""
+    return os.path.lexists(bank.path / _FILE)
+
+
 def _sync_folder(folder: os.PathLike[str]) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

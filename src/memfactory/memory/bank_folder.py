@@ -104,7 +104,7 @@ def read_info(path: Path) -> BankInfo:
             f"{path}: this memory bank has layout version {version}, and this memfactory reads up to {VERSION}; "
             "install a newer memfactory"
         )
-    if not isinstance(embedder, str) or not embedder or not _is_count(dim):
+    if not isinstance(embedder, str) or not _is_count(dim):
         raise _damaged(path, "it names no embedder and dimension")
     if "check" in info and info["check"] != _check(embedder, dim):
         raise _damaged(path, "its checksum is that of another content")
@@ -174,7 +174,8 @@ class WriterLock:
             if (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino):
                 return descriptor
         except BlockingIOError:
-            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            named = os.pread(descriptor, 20, 0).strip()
+            owner = named.decode() if named.isdigit() else "unknown"
             os.close(descriptor)
             raise BadInput(
                 f"{path}: process {owner} is writing to this memory bank; wait for it to end, or use a "

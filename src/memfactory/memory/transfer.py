@@ -36,7 +36,7 @@ _LISTS = ("tags", "sources")
 _FIELDS = tuple(field.name for field in fields(MemoryItem) if field.name != "number")
 _TIMES = ("created_session", "created_time", "updated_session", "updated_time")
 _AT_ONCE = 5_000
-_LONGEST_ID = 200
+_LONGEST_ID, _LARGEST_DIM = 200, 65_536
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def export_bank(bank: LayeredBank, path: str, *, embeddings: bool = True, replac
     """
     target = Path(path).expanduser()
     check_new_file(target, force=replace)
+    if isinstance(bank, LanceBank) and target.resolve().is_relative_to(bank.path.resolve()):
+        raise BadInput(f"{path}: is in the bank's own folder; choose another --output")
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "meta": dict(bank.meta)}
     header |= {"embedder": bank.embedder, "dim": bank.dim} if embeddings else {"embedder": None}
     count, total = 0, _Check()
@@ -137,8 +139,14 @@ def read_header(records: Records) -> Header:
     embedder, dim, meta = record.get("embedder"), record.get("dim", 0), record.get("meta", {})
     if not (embedder is None or isinstance(embedder, str)) or not isinstance(dim, int):
         raise BadInput(f"{where}: fields 'embedder' and 'dim' must be a name and a number")
+    if embedder is not None and not (0 < dim <= _LARGEST_DIM and not isinstance(dim, bool)):
+        raise BadInput(f"{where}: field 'dim' must be a number from 1 to {_LARGEST_DIM}")
     if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
         raise BadInput(f"{where}: field 'meta' must be an object of strings")
+    if own := next((key for key in meta if key.startswith("memfactory:")), None):
+        raise BadInput(
+            f"{where}: field 'meta' holds '{own[:40]}', a note that a bank makes itself; take it out"
+        )
     if not isinstance(check := record.get("check", ""), str):
         raise BadInput(f"{where}: field 'check' must be a string")
     return Header(embedder, dim, tuple(meta.items()), 1, check)

@@ -165,6 +165,16 @@ def test_a_bad_line_is_named_and_nothing_is_made(tmp_path: Path, record: Any, me
         ({"format": "other"}, "format 'other' is not"),
         ({"format": "memfactory-memories", "version": 2}, "version 2 of this format"),
         ({"format": "memfactory-memories", "version": 1, "embedder": "e", "dim": "x"}, "name and a number"),
+        ({"format": "memfactory-memories", "version": 1, "embedder": "e", "dim": 0}, "from 1 to 65536"),
+        ({"format": "memfactory-memories", "version": 1, "embedder": "e", "dim": True}, "from 1 to 65536"),
+        (
+            {"format": "memfactory-memories", "version": 1, "meta": {"memfactory:next_number": "x"}},
+            "a note that a bank makes itself",
+        ),
+        (
+            {"format": "memfactory-memories", "version": 1, "meta": {"a": "\ud800"}},
+            "half of a surrogate pair",
+        ),
     ],
 )
 def test_a_bad_header(tmp_path: Path, header: Any, message: str) -> None:
@@ -216,7 +226,8 @@ def test_commands(path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["inspect", "nowhere"], "nowhere: no such memory bank"),
         (["inspect", "{bank}", "m8"], "no memory 'm8'; did you mean 'm"),
         (["import", "{bank}", "--input", "nofile"], "no such data file"),
-        (["export", "{bank}", "--output", "{bank}/bank.json/x"], "cannot be written here"),
+        (["export", "{bank}", "--output", "{bank}/bank.json", "--force"], "is in the bank's own folder"),
+        (["export", "{bank}", "--output", "/dev/null/x"], "cannot be written here"),
     ],
 )
 def test_mistakes_are_one_line(
