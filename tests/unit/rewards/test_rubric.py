@@ -74,7 +74,7 @@ def test_none_does_not_apply() -> None:
         torch.tensor(float("nan")),
         Decimal("NaN"),
         Verdict("judge", float("nan")),
-        object(),
+        object,
         KeyError("boom"),
         ZeroDivisionError("two\nlines"),
         AssertionError(),
