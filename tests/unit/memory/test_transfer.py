@@ -171,10 +171,6 @@ def test_a_bad_line_is_named_and_nothing_is_made(tmp_path: Path, record: Any, me
             {"format": "memfactory-memories", "version": 1, "meta": {"memfactory:next_number": "x"}},
             "a note that a bank makes itself",
         ),
-        (
-            {"format": "memfactory-memories", "version": 1, "meta": {"a": "\ud800"}},
-            "half of a surrogate pair",
-        ),
     ],
 )
 def test_a_bad_header(tmp_path: Path, header: Any, message: str) -> None:
