@@ -78,10 +78,14 @@ class Connection:
         environment: bool = True,
         socket: str | None = None,
         most_bytes: int = MOST_BYTES,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        """`key` goes into every request. Without `environment` proxies are passed by; `socket` is a Unix socket."""
+        """`key` and `headers` go into every request. Without `environment` proxies are passed by.
+
+        `socket` is the path of a Unix socket.
+        """
         self.address = address
-        self._headers = {"accept": "application/json", "accept-encoding": "gzip, deflate"}
+        self._headers = {"accept": "application/json", "accept-encoding": "gzip, deflate", **(headers or {})}
         if key is not None:
             self._headers["authorization"] = f"Bearer {key}"
         elif address.login is not None:

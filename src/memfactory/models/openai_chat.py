@@ -25,6 +25,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 #: A prompt that nobody refuses, to find out whether a refusal is about the prompt.
 _HARMLESS = Message("user", "Say hello.")
+#: Headers of OpenAI's API that say who pays, and the environment variables that its clients read.
+_ACCOUNTS = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
 #: The longest wait, in seconds, that a server may ask for between two attempts.
 _LONGEST_WAIT = 60.0
 
@@ -71,7 +73,9 @@ class OpenAIChat:
         self.base_url = address.url
         self.model = model
         self.parameters = ChatParameters(extra_body, max_tokens_name, leave_out)
-        self._http = Connection(address, key=key_in(api_key_env))
+        accounts = {header: key_in(variable) for header, variable in _ACCOUNTS.items()}
+        headers = {header: value for header, value in accounts.items() if value is not None}
+        self._http = Connection(address, key=key_in(api_key_env), headers=headers)
         self._key_env = api_key_env
         self._max_concurrency = max_concurrency
         self._timeout_s = timeout_s

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from memfactory.core import registry
+from memfactory.core.address import address_of
 from memfactory.core.errors import BadInput
 from memfactory.models.openai_chat import base_url_or_default, lacks_key
 from memfactory.recipe.files import read_yaml
@@ -113,6 +114,8 @@ def check_roles(recipe: Recipe, command: Literal["train", "eval", "infer"] | Non
 
 
 def _check_key(recipe: Recipe, key: str, role: str, config: RoleConfig) -> None:
+    if config.openai is not None and config.base_url is None:
+        address_of(base_url_or_default(None), "OPENAI_BASE_URL")
     if config.openai is not None and lacks_key(config.base_url, config.api_key_env):
         raise recipe.error(
             key,

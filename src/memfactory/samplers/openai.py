@@ -95,7 +95,7 @@ class OpenAISampler:
             extra_body=extra_body,
             max_tokens_name=max_tokens_name,
             leave_out=leave_out,
-            key="sampler.base_url",
+            key="sampler: base_url",
         )
 
     async def sample(self, request: SamplingRequest) -> Completion:

@@ -74,6 +74,10 @@ def test_the_roles_key_refines(monkeypatch: pytest.MonkeyPatch) -> None:
             ["agent.roles.answerer=bg", SERVER],
             "roles: policy, frozen, big, openai:MODEL; did you mean 'big'?",
         ),
+        (
+            ["agent.roles.answerer=x", "roles.x={openai: m, base_url: 'localhost:8000'}"],
+            "base_url: 'localhost:8000' does not begin",
+        ),
         (["agent.roles.answerer=openai:gpt-x"], "needs a key in the environment variable OPENAI_API_KEY"),
         (
             ["agent.roles={memory: frozen, answerer: frozen}"],
@@ -85,16 +89,20 @@ def test_the_roles_key_refines(monkeypatch: pytest.MonkeyPatch) -> None:
         (["roles.x={sampler: {type: openai}, path: a}"], "roles.x.path: path cannot be loaded by a server"),
         (["roles.x={temperature: -1}"], "roles.x.temperature: must be at least 0"),
         (["roles.x={pth: a}"], "did you mean 'path'"),
-        (
-            ["sampler=openai", "agent.roles.answerer=frozen", "roles.frozen.path=tiny"],
-            "roles.frozen.path: sampler 'openai' is a server and loads no weights",
-        ),
     ],
 )
 def test_what_cannot_be_is_one_line_that_names_the_key(changes: list[str], told: str) -> None:
     with pytest.raises(BadInput) as caught:
         roles(*changes)
     assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_server_loads_no_weights_of_a_role() -> None:
+    changes = ["sampler=openai", "agent.roles.answerer=frozen", "roles.frozen.path=tiny"]
+    with pytest.raises(
+        BadInput, match=r"roles\.frozen\.path: sampler 'openai' is a server and loads no weights"
+    ):
+        roles(*changes, command="eval")
 
 
 @pytest.mark.parametrize(

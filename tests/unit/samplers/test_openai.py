@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memfactory.core.errors import BadInput, ServiceError, TaskError
-from memfactory.core.types import Completion, Message, SamplingParams, SamplingRequest, Usage
+from memfactory.core.http import Reply as HttpReply
+from memfactory.core.types import (
+    Completion,
+    Message,
+    Outcome,
+    Rollout,
+    SamplingParams,
+    SamplingRequest,
+    Task,
+    Usage,
+)
 from memfactory.models.openai_chat import BadReply, Filtered, require_unfiltered
+from memfactory.rewards.judge import Judge
 from memfactory.samplers.openai import OpenAIConfig, OpenAISampler, read_completion
 from tests.openai_server import Server, reply, serving, thinking
 
@@ -221,6 +233,52 @@ def test_no_reply_raises_more_than_it_may(value: Any, place: str) -> None:
     except (BadReply, Filtered):
         return
     assert isinstance(found.text, str) and len(found.token_ids) == len(found.logprobs)
+
+
+class _Says:
+    """A connection over which every reply is the same."""
+
+    def __init__(self, reply: HttpReply) -> None:
+        self.reply = reply
+
+    async def request(self, method: str, path: str, body: Any = None, *, seconds: float) -> HttpReply:
+        return self.reply
+
+    def close(self) -> None: ...
+
+
+@given(
+    _values
+    | st.sampled_from(
+        [{"error": {"message": "x" * 9, "code": 400}}, {"detail": [{"loc": ["body", "seed"]}]}]
+    ),
+    st.sampled_from([200, 204, 302, 400, 401, 403, 404, 413, 422, 429, 500, 599]),
+    st.sampled_from([{}, {"retry-after": "nan"}, {"retry-after-ms": "-1"}, {"retry-after": "1e999"}]),
+    st.booleans(),
+)
+def test_whatever_a_server_says_is_a_reply_or_one_line(
+    value: Any, status: int, headers: dict[str, str], broken: bool
+) -> None:
+    content = json.dumps(value).encode()[broken:]
+    judge = Judge("m", "{question}{gold}{answer}", base_url="http://h", max_retries=0, cache="/dev/null/none")
+    sampler = OpenAISampler("http://h", model=None if broken else "m", max_retries=0)
+    judge._chat._http = sampler._chat._http = _Says(HttpReply(status, headers, content))  # type: ignore[assignment]
+    told = ""
+    try:
+        sample(sampler)
+    except (TaskError, ServiceError) as error:
+        told = str(error)
+    assert "\n" not in told
+    task = Task("t", "q", "e", ("a",))
+    verdict = asyncio.run(judge(Rollout(task, 0, outcome=Outcome("r"))))
+    assert verdict is not None and verdict.value is None, "no reply of these holds a verdict"
+
+
+def test_organisation_and_project_are_told_as_by_openais_own_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1\n")
+    monkeypatch.delenv("OPENAI_PROJECT_ID", raising=False)
+    headers = OpenAISampler("http://h", model="m")._chat._http._headers
+    assert headers["openai-organization"] == "org-1" and "openai-project" not in headers
 
 
 @pytest.mark.parametrize(
