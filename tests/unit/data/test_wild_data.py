@@ -246,8 +246,8 @@ LINE = json.dumps(GOOD)
         ('{"question": "é?"}'.encode("latin-1"), "data.jsonl:1: not UTF-8 text .byte 14.; convert"),
         (b"PK\x03\x04...", "is a zip archive; unpack it first"),
         (b"\x28\xb5\x2f\xfd...", "is packed with zstd; unpack it first"),
-        (gzip.compress(gzip.compress(b"x")), "is packed twice"),
-        (gzip.compress(LINE.encode())[:-9], "not a readable gzip file"),
+        (gzip.compress(gzip.compress(b"x", mtime=0), mtime=0), "is packed twice"),
+        (gzip.compress(LINE.encode(), mtime=0)[:-9], "not a readable gzip file"),
         (
             '{"question": "q", "question": "r"}',
             "data.jsonl:1: not valid JSON .the key 'question' comes twice",
