@@ -127,8 +127,7 @@ def _costs(entries: Sequence[Entry]) -> str:
                 entry["agent"],
                 f"{cost['calls']:,}",
                 f"{cut:,}",
-                f"{cost['prompt_tokens']:,}",
-                f"{cost['completion_tokens']:,}",
+                *("–" if n is None else f"{n:,}" for n in (cost["prompt_tokens"], cost["completion_tokens"])),
                 f"{cost['seconds']:,.0f}",
                 f"{cost['peak_memory_bytes'] / 2**30:.2f}",
             ]
