@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from rich.console import Console
 from memfactory.commands.graph import Policy
 from memfactory.commands.identity import identity, short_hash
 from memfactory.commands.memories import counted, say
+from memfactory.core.errors import BadInput
 from memfactory.core.files import disk_errors
 from memfactory.core.texts import acts_on_a_terminal
 from memfactory.core.types import Task
@@ -56,11 +58,29 @@ class Answers:
         return [task for task in tasks if task.id not in done]
 
     def begin(self) -> TextIO:
-        """Open the file to append to; answers that are made again are gone from it."""
-        with disk_errors(self.path, option="--output"):
-            if self._stale:
+        """Open the file to append to; answers that are made again are gone from it.
+
+        Raises `BadInput` while another process does.
+        """
+        file = self._open()
+        if self._stale:
+            with file, disk_errors(self.path, option="--output"):
                 drop_answers(self.path, self._stale)
-            return open(self.path, "a", encoding="utf-8")
+                self._stale = set()
+                return self._open()
+        return file
+
+    def _open(self) -> TextIO:
+        with disk_errors(self.path, option="--output"):
+            file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (whoever calls closes it)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise BadInput(
+                f"{self.path}: another process is writing answers here; choose another --output"
+            ) from None
+        return file
 
     def write(self, file: TextIO, result: Mapping[str, Any]) -> None:
         """Append one result."""
