@@ -199,8 +199,8 @@ def _arm(strike: Strike) -> None:
     Collector.rollout = lambda self, task, index, phase, *a, **k: event(  # type: ignore[method-assign]
         "rollout", phase, lambda: rollout(self, task, index, phase, *a, **k)
     )
-    LocalLearner.update = lambda self, rows, objective: event(  # type: ignore[method-assign]
-        "update", "", lambda: update(self, rows, objective)
+    LocalLearner.update = lambda self, *a, **k: event(  # type: ignore[method-assign]
+        "update", "", lambda: update(self, *a, **k)
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from memfactory.cli.main import run
+from memfactory.rollouts.collect import Collector
 from tests.integration.projects import write_project
 
 #: The words of the tiny policy only: its tokenizer knows no others.
@@ -205,6 +206,39 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(recipe: Path, evaluate: An
     assert resumed["metrics"] == whole["metrics"] and resumed["rewards"] == whole["rewards"]
     tokens = ("calls", "prompt_tokens", "completion_tokens")
     assert [resumed["cost"][name] for name in tokens] == [whole["cost"][name] for name in tokens]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_at_once_and_nothing_is_lost(
+    number: int, evaluate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tasks("tasks.jsonl", 24)
+    options = [
+        "--benchmarks",
+        "mine.yaml",
+        "evaluation.concurrency=1",
+        "-o",
+        "out",
+        *scripted("\\boxed{Rome}"),
+    ]
+    rollout, begun = Collector.rollout, [0]
+
+    async def strike(self: Any, *arguments: Any, **named: Any) -> Any:
+        begun[0] += 1
+        if begun[0] == 7:
+            os.kill(os.getpid(), number)
+        return await rollout(self, *arguments, **named)
+
+    monkeypatch.setattr(Collector, "rollout", strike)
+    before = signal.getsignal(signal.SIGTERM)
+    code, _, error = evaluate(*options)
+    assert code == 128 + number and signal.getsignal(signal.SIGTERM) is before
+    name = signal.Signals(number).name
+    assert error.splitlines()[-1] == f"stopped by {name}; run the same command to go on"
+    done = lines_in(Path("out/eval/rollouts")) - 1
+    assert 0 < done < 8 and not list(Path("out/eval").glob("*.json"))
+    assert evaluate(*options)[0] == 0
+    assert begun[0] <= 24 + 2, "what was finished is not made again"
 
 
 def lines_in(folder: Path) -> int:

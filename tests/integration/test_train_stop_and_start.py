@@ -32,12 +32,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Path:
     return folder / "run"
 
 
-#: A signal before the first update stops after step 1, one in the evaluation before training after none.
+#: A signal before the first update stops after step 1; one in an evaluation stops at once, with nothing to be lost.
 SIGNALS = [
     (Strike(at, name, number=number), steps_done)
     for number in (signal.SIGINT, signal.SIGTERM)
     for at, name, steps_done in (("update", "", 1), ("rollout", "eval-1x", 0))
-]
+] + [(Strike("rollout", "eval-2x", nth=3, number=signal.SIGTERM), 3)]  # after training; two are before
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,15 @@ def stopped(
         stopped = launch(command, folder, strike)
         assert stopped.code == 128 + strike.number
         assert "Traceback" not in stopped.err
-        assert f"stopped after step {steps_done}, saved" in stopped.out
-        checkpoints = [path.name for path in (folder / "run" / "checkpoints").iterdir()]
-        assert checkpoints == [f"step-{steps_done}"]
+        if strike.at == "update":
+            assert f"stopped after step {steps_done}, saved" in stopped.out
+        else:
+            assert stopped.error_lines[-1].startswith("stopped by SIG") and len(stopped.error_lines) == 1
+        assert (folder / "run" / "checkpoints" / f"step-{steps_done}").exists() == (steps_done > 0)
         assert not (folder / "run" / "final").exists()
         again = launch(command, folder)
         assert again.code == 0, again.err
-        assert f"resuming after step {steps_done} of 3" in again.out
+        assert (f"resuming after step {steps_done} of 3" in again.out) == (steps_done > 0)
         return fingerprint(folder / "run")
 
     yield from two_at_a_time(request, "case", stop_and_start_again, tmp_path_factory)

@@ -59,7 +59,8 @@ def options(
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; return its exit code: 0 done, 2 bad input, 1 failure, 130 interrupted.
+    """Run one command line; return its exit code: 0 done, 2 bad input, 1 failure, 130 interrupted, 143 stopped by
+    SIGTERM.
 
     An error that the user can mend is one line on standard error; a bug keeps its traceback.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from memfactory.core.errors import BadInput
+from memfactory.core.stopping import Stopped, stopped_by_signals
 from memfactory.evaluation.options import DEFAULT_RECIPE, EvalOptions
 from memfactory.inference.options import InferOptions, check_options
 
@@ -81,7 +82,7 @@ def train(
 
         where = [] if output_dir is None else ["--output-dir", str(output_dir)]
         arguments = ["train", recipe, *(overrides or ()), *where, *(["--fresh"] if fresh else [])]
-        return on_ranks(layout, arguments, work)
+        return _until_stopped(lambda: on_ranks(layout, arguments, work))
 
     return _run("train", recipe, overrides, output_dir, dry_run, print_config, start)
 
@@ -155,7 +156,7 @@ def _evaluate(options: EvalOptions, dry_run: bool, print_config: bool) -> int:
         return 0
     from memfactory.commands.evaluate import evaluate as run
 
-    return run(cells, Terminal())
+    return _until_stopped(lambda: run(cells, Terminal()))
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...]:
@@ -236,9 +237,23 @@ def infer(
         from memfactory.commands.infer import infer as run
         from memfactory.core.terminal import Terminal
 
-        return run(composed, asked, Terminal(), Terminal(stderr=True))
+        def work() -> int:
+            return run(composed, asked, Terminal(), Terminal(stderr=True))
+
+        chats = asked.tasks is None and asked.input is None and not asked.questions
+        return work() if chats else _until_stopped(work)  # a chat has its own rules
 
     return _run("infer", recipe, overrides, output_dir, dry_run, print_config, start, check)
+
+
+def _until_stopped(work: Callable[[], int]) -> int:
+    """The exit code of work that a signal may stop. What the signal says is told here: click knows Ctrl-C alone."""
+    try:
+        with stopped_by_signals():
+            return work()
+    except Stopped as stop:
+        print(str(stop), file=sys.stderr)
+        return stop.exit_code
 
 
 def _check(asked: InferOptions) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +30,7 @@ from memfactory.core.errors import BadInput
 from memfactory.core.manifest import named
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.seeding import derive_seed, seed_everything
+from memfactory.core.stopping import Stopped
 from memfactory.data.sampling import TaskOrder
 from memfactory.data.traces import Trace
 from memfactory.evaluation.judged import judge_lines
@@ -130,15 +133,24 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                     line = f"trained policy: {run.final_path}"
                     console.print(line, highlight=False, markup=False, soft_wrap=True)
             return code
-        except BaseException:
+        except BaseException as error:
             if ranks.world > 1:
                 source = None  # closing an engine may wait for ranks that wait for this one; all end now
+                if isinstance(error, Stopped):
+                    _leave_others(error, console)
             raise
         finally:
             tracker.finish()
             run.release()
             if source is not None:
                 source.close()
+
+
+def _leave_others(stopped: Stopped, console: Console) -> None:
+    """End this rank here and now: the others have the signal too, or fail when they wait for this one."""
+    console.print(str(stopped), highlight=False)
+    sys.stdout.flush()
+    os._exit(stopped.exit_code)
 
 
 def _start_tracker(tracker: GuardedTracker, run: RunFolder, step: int, recipe: Recipe) -> None:

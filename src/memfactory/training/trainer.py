@@ -99,6 +99,7 @@ class Trainer:
     """The rows of the next step, if they are made ahead and there already."""
     _probe: Row | None = None
     _stalls: Stalls = field(default_factory=Stalls)
+    _stop: StopRequest = field(default_factory=StopRequest)
     _saved: int | None = None
     """The step of the newest checkpoint."""
 
@@ -111,9 +112,12 @@ class Trainer:
             return before + time.monotonic() - self.started
 
         with StopRequest() as stop:
-            self.source.sync(self.learner, self.state.step)
+            self._stop = stop
+            with stop.at_once():  # nothing was done yet that could be lost
+                self.source.sync(self.learner, self.state.step)
             if self.schedule.eval_before:
                 self._evaluate_once("before", 0)
+            self._evaluate_due()  # a stop may have come between the checkpoint and its evaluation
             self._stalls = Stalls(self.run.metrics() if self.ranks.first else ())
             self.view.start(self.state.step, self.schedule.steps)
             while self.state.step < self.schedule.steps and not self._stopping(stop):
@@ -223,12 +227,21 @@ class Trainer:
         warning = self._stalls.note(record)
         if warning is not None:
             self.view.say(f"warning: step {self.state.step}: {warning}")
-        every = self.schedule.eval_every
-        if every and self.state.step % every == 0 and self.state.step < self.schedule.steps:
-            self._evaluate_once(f"step-{self.state.step}", self.state.step)
         due = self.schedule.save_every and self.state.step % self.schedule.save_every == 0
-        if due or last or self.state.step == self.schedule.steps:
+        if due or last or self._evaluates() or self.state.step == self.schedule.steps:
             self._save()
+        if not last:
+            self._evaluate_due()
+
+    def _evaluates(self) -> bool:
+        """Whether the held-out sets are evaluated after this step."""
+        every, step = self.schedule.eval_every, self.state.step
+        return bool(every) and 0 < step < self.schedule.steps and step % every == 0
+
+    def _evaluate_due(self) -> None:
+        """Evaluate after this step, if that is due; the checkpoint is there already, so a stop loses nothing."""
+        if self._evaluates():
+            self._evaluate_once(f"step-{self.state.step}", self.state.step)
 
     def _evaluate_once(self, label: str, version: int) -> None:
         """Evaluate and write evaluation/<label>.json, unless a killed process already did.
@@ -243,7 +256,8 @@ class Trainer:
                 self.source.sync(
                     self.learner, version
                 )  # the sampler still has the weights before the last update
-            scores = self.source.evaluate(label, self.learner)
+            with self._stop.at_once():
+                scores = self.source.evaluate(label, self.learner)
             self.source.sync(self.learner, version)
             if self.ranks.first:
                 self.run.written.replace_json(path, {"step": self.state.step, **scores})

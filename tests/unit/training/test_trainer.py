@@ -14,6 +14,7 @@ import pytest
 from memfactory.algorithms.objective import Objective
 from memfactory.core.chat import Models
 from memfactory.core.errors import BadInput, ServiceError, TaskError, UserError
+from memfactory.core.stopping import Stopped
 from memfactory.core.types import Completion, Message, Outcome, Rollout, Row, SamplingRequest, Task
 from memfactory.data.sampling import TaskOrder
 from memfactory.environments.long_context import LongContext
@@ -73,7 +74,7 @@ def test_the_order_of_a_whole_run(tmp_path: Path) -> None:
     assert events == [
         *("sync 0", "evaluate before", "sync 0"),
         *("rows 0@0", "rest", "update 1", "sync 1"),
-        *("rows 1@2", "rest", "update 1", "sync 2", "evaluate step-2", "sync 2"),
+        *("rows 1@2", "rest", "update 1", "sync 2", "save", "evaluate step-2", "sync 2"),
         *("rows 2@4", "rest", "update 1", "sync 3", "save"),
         *("rows 3@6", "rest", "update 1", "sync 4", "save"),
         *("evaluate after", "sync 4"),
@@ -128,6 +129,39 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is handler
     assert events[-5:] == ["rows 1@2", "rest", "update 1", "sync 2", "save"]
     assert not (tmp_path / "final").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("label", "saved"), [("before", []), ("step-2", [2]), ("after", [2, 4])])
+def test_a_signal_in_an_evaluation_stops_at_once_and_loses_nothing(
+    label: str, saved: list[int], number: int, tmp_path: Path
+) -> None:
+    schedule = Schedule(steps=4, save_every=9, eval_every=2)
+    first: list[str] = []
+    run = trainer(tmp_path / "stopped", first, schedule)
+    evaluate = run.source.evaluate
+
+    def strike(name: str, learner: Any) -> dict[str, Any]:
+        if name == label:
+            os.kill(os.getpid(), number)
+            raise AssertionError("the evaluation went on")
+        return evaluate(name, learner)
+
+    run.source.evaluate = strike  # type: ignore[method-assign]
+    handler = signal.getsignal(number)
+    with pytest.raises(Stopped) as caught:
+        run.train()
+    assert caught.value.exit_code == 128 + number and signal.getsignal(number) is handler
+    assert [step for step, _ in run.run.checkpoints.all()] == saved
+    run.run.release()
+    again = trainer(tmp_path / "stopped", events := list[str](), schedule)
+    assert again.train() == 0
+    whole = trainer(tmp_path / "whole", all_events := list[str](), schedule)
+    assert whole.train() == 0
+    done = {event for event in (*first, *events) if event.startswith("evaluate")}
+    assert done == {event for event in all_events if event.startswith("evaluate")}
+    assert len([event for event in (*first, *events) if event.startswith("rows")]) == 4
+    assert (tmp_path / "stopped" / "final" / "weights").read_text() == "4"
 
 
 def test_figures_that_are_no_number_are_null_in_the_metrics(tmp_path: Path) -> None:
