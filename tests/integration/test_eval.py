@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -227,6 +228,7 @@ def test_a_signal_stops_it_at_once_and_nothing_is_lost(
         begun[0] += 1
         if begun[0] == 7:
             os.kill(os.getpid(), number)
+        await asyncio.sleep(0)  # as a sampler does
         return await rollout(self, *arguments, **named)
 
     monkeypatch.setattr(Collector, "rollout", strike)
