@@ -54,8 +54,8 @@ class Recipe:
 
     @property
     def output_dir(self) -> Path:
-        """The run folder."""
-        return Path(self.schema.output_dir)
+        """The run folder; `~` in it is a home folder."""
+        return Path(self.schema.output_dir).expanduser()
 
     def origin(self, key: str) -> str:
         """Where the value of a dotted key came from: a file, `command line` or `default`."""

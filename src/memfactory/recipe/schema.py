@@ -15,6 +15,7 @@ from memfactory.core.bounds import AtLeastOne, Bounds, Count, NotNegative, Posit
 from memfactory.core.registry import component_field
 from memfactory.evaluation.metrics import MetricName
 from memfactory.models.chat_parameters import check_parameters
+from memfactory.recipe.names import check_folder, check_name
 
 
 @dataclass(frozen=True)
@@ -236,3 +237,7 @@ class RecipeSchema:
     benchmark: str | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     tracker: dict[str, Any] = component_field("tracker", "none")
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_folder(self.output_dir)
