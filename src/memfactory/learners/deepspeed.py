@@ -93,7 +93,10 @@ class DeepSpeedLearner(PolicyLearner):
         offload_param: bool = False,
         config_file: str | None = None,
     ) -> None:
+        import torch
+
         from memfactory.learners.deepspeed_engine import ScoringModule, start_engine
+        from memfactory.learners.loading import load_for_training
         from memfactory.learners.optimizer import make_adamw
         from memfactory.learners.scoring import TokenScorer
         from memfactory.learners.settings import pick_device
@@ -125,24 +128,35 @@ class DeepSpeedLearner(PolicyLearner):
         )
         # Before the model is loaded: a wrong setting shows at once.
         zero = _zero_config(config, ranks)
+        sharded = zero["zero_optimization"]["stage"] == 3
+        # The whole model need never lie on the device. Kernels that are tried at the start do need it there.
+        host = torch.device("cpu") if sharded and attention != "flash_attention_2" and not liger else None
+        later = reference and sharded and lora_rank == 0 and isinstance(model, str | Path)
         super().__init__(
             model=model,
             tokenizer=tokenizer,
             total_steps=total_steps,
             seed=seed,
-            reference=reference,
+            reference=reference and not later,
             config=config,
             ranks=ranks,
             device=pick_device(device, ranks.local_rank),
             weights=dtype,
             autocast=False,
+            place=host,
         )
         ranks.ensure_process_group()
         optimizer = make_adamw(self._trainable.values(), lr=lr, betas=betas, weight_decay=weight_decay)
         assert isinstance(self._scorer, TokenScorer)
         self._engine = start_engine(ScoringModule(self._model, self._scorer), optimizer, zero)
         self._scorer = self._engine
-        if self._reference_scorer is not None and zero["zero_optimization"]["stage"] == 3:
+        if later:  # now that the host's memory has no whole policy any more
+            initial, _ = load_for_training(
+                model, self._tokenizer, config=config, weights=dtype, device=host or self._device
+            )
+            self._reference_model = self._as_reference(initial)
+            self._reference_scorer = TokenScorer(self._reference_model, None)
+        if self._reference_scorer is not None and sharded:
             assert self._reference_model is not None
             assert isinstance(self._reference_scorer, TokenScorer)
             module = ScoringModule(self._reference_model, self._reference_scorer)

@@ -49,6 +49,8 @@ def start_engine(
         )
     deepspeed.utils.set_z3_leaf_module(module.head, True)
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    if config["zero_optimization"]["stage"] == 3:
+        _shard(deepspeed, module, config)
     with quiet_output():
         engine, *_ = deepspeed.initialize(
             model=module,
@@ -58,8 +60,20 @@ def start_engine(
         )
     for name, buffer in module.named_buffers():
         # bfloat16 training casts buffers too; rotary frequencies must stay what the sampler uses.
-        buffer.data = buffers[name].to(buffer.device)
+        buffer.data = buffers[name].to(engine.device)
     return engine
+
+
+def _shard(deepspeed: Any, module: ScoringModule, config: Mapping[str, Any]) -> None:
+    """Give each rank its part of the weights, from wherever they were loaded: one tensor at a time is on the device.
+
+    The engine would do it too, but move the whole model there first.
+    """
+    if config["bf16"]["enabled"]:
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+    with quiet_output():
+        deepspeed.zero.Init(module=module, config_dict_or_path=dict(config))
 
 
 def import_deepspeed() -> Any:

@@ -39,7 +39,8 @@ class PolicyLearner:
         model, tokenizer, total_steps, seed, reference: see `LocalLearner`.
         config: the fields of the recipe.
         ranks: the processes that share the work.
-        device: where the model goes.
+        device: where the model computes.
+        place: where it is loaded, if that is another device: whoever shards it moves it piece by piece.
         weights: type of the weights of full fine-tuning; adapters stand on weights of `config.dtype`.
         autocast: compute in `config.dtype` on weights of another type.
 
@@ -59,9 +60,10 @@ class PolicyLearner:
         device: torch.device,
         weights: str,
         autocast: bool,
+        place: torch.device | None = None,
     ) -> None:
         from memfactory.learners.adapters import add_lora
-        from memfactory.learners.loading import cast_parameters, load_for_training
+        from memfactory.learners.loading import load_for_training
         from memfactory.learners.scoring import TokenScorer
         from memfactory.learners.settings import check_settings, compute_dtype
 
@@ -95,13 +97,11 @@ class PolicyLearner:
             tokenizer,
             config=config,
             weights=config.dtype if self._lora else weights,
-            device=device,
+            device=place or device,
         )
         self._reference_model = None
         if reference and not self._lora:
-            self._reference_model = (
-                cast_parameters(copy.deepcopy(base), self._dtype).requires_grad_(False).eval()
-            )
+            self._reference_model = self._as_reference(copy.deepcopy(base))
         self._model = base
         if self._lora:
             all_linear = list(config.lora_targets) == ["all-linear"]
@@ -124,6 +124,12 @@ class PolicyLearner:
             TokenScorer(self._reference_model, amp) if self._reference_model is not None else None
         )
         self._trainable = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+
+    def _as_reference(self, model: Any) -> Any:
+        """The initial policy as a KL term needs it: in the type of computation, and never trained."""
+        from memfactory.learners.loading import cast_parameters
+
+        return cast_parameters(model, self._dtype).requires_grad_(False).eval()
 
     @property
     def step(self) -> int:
