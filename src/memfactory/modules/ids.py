@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from memfactory.core.texts import one_line
 
 _DIGITS = 18
+_AROUND = "[](){}<>.,;:`'\"*# "
+_IN_BRACKETS = re.compile(r"\[([^\[\]]{1,100})\]")
 _ID = re.compile(
     r"(?:(?:memory|id)\s*)?[\[(#<\"'`*\s]*(?P<letter>m?)0*(?P<digits>\d{1,18})[\])>\"'`*\s.,;:]*",
     re.IGNORECASE,
@@ -17,27 +20,37 @@ _LINE = re.compile(
 )
 
 
-def memory_id(value: object) -> str:
-    """The id that a reply gives for a memory: `m3`, or the digits alone where it gives only those.
+def id_as_said(value: object) -> str:
+    """The id that a reply gives for a memory, as one line; nothing for what is none. Never raises.
 
-    One id in a list, and a whole number as a float, are understood too. What is no such id comes back as the text that
-    it is; what is no text, as nothing. Never raises.
+    One id in a list, and a whole number as a float, are understood too.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, float) and 0 <= value < 2**53 and value.is_integer():
         value = int(value)
+    if isinstance(value, str):
+        return one_line(value)
     number = whole_number(value)
-    if number is not None and not isinstance(value, str):
-        return str(number)
-    if not isinstance(value, str):
-        return ""
-    text = one_line(value)
-    if found := _ID.fullmatch(text):
-        return f"{found['letter'].lower()}{int(found['digits'])}"
-    if found := _LINE.match(text):
-        return f"m{int(found['digits'] or found['number'])}"
-    return text
+    return "" if number is None else str(number)
+
+
+def shown_id(said: str, shown: Collection[str]) -> str | None:
+    """Which of the ids that were shown a reply means: the one it says, else `m3` for `[M3]`, `3.` or `m3: text`."""
+    in_brackets = _IN_BRACKETS.match(said)
+    for name in (said, said.strip(_AROUND), in_brackets[1] if in_brackets else ""):
+        if name and name in shown:
+            return name
+    found = _ID.fullmatch(said) if len(said) < 100 else None
+    if found is None:
+        line = _LINE.match(said)
+        digits, letter = (line["digits"] or line["number"], "m") if line else ("", "")
+    else:
+        digits, letter = found["digits"], found["letter"]
+    if not digits:
+        return None
+    names = [f"m{int(digits)}"] if letter else [str(int(digits)), f"m{int(digits)}"]
+    return next((name for name in names if name in shown), None)
 
 
 def whole_number(value: object) -> int | None:

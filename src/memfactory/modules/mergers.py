@@ -11,7 +11,7 @@ from memfactory.core.chat import ChatModel
 from memfactory.core.registry import register
 from memfactory.core.types import Message
 from memfactory.memory.item import MemoryItem
-from memfactory.modules.ids import memory_id
+from memfactory.modules.ids import id_as_said, shown_id
 from memfactory.modules.json_replies import Understood, clean, read_list, share_understood
 from memfactory.modules.prompts import fill, require
 from memfactory.modules.reflectors import Topic
@@ -122,8 +122,8 @@ def _action(entry: object, shown: Sequence[str]) -> tuple[Decision, str]:
         return Decision(), ""
     if word != "MERGE" or not isinstance(entry, dict):
         return Decision(), "neither ADD nor MERGE"
-    name, text = memory_id(entry.get("id")), clean(entry.get("text"))
-    found = next((known for known in (name, f"m{name}") if known in shown), None)
+    name, text = id_as_said(entry.get("id")), clean(entry.get("text"))
+    found = shown_id(name, shown)
     if found is None:
         return Decision(), f"there is no memory '{name[:40]}' among those shown"
     if not text:

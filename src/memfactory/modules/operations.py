@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from memfactory.memory.bank import MemoryBank
 from memfactory.memory.item import MemoryItem, Vector
 from memfactory.modules.extractors import Fact
-from memfactory.modules.ids import memory_id, whole_number
+from memfactory.modules.ids import id_as_said, shown_id, whole_number
 from memfactory.modules.json_replies import Understood, clean, read_list, share_understood
 
 Kind = Literal["add", "update", "delete", "noop"]
@@ -70,7 +70,7 @@ def parse_addressed(reply: str, facts: Sequence[Fact] = ()) -> Plan:
     known = {fact.text: fact for fact in facts}
     plan = _Parser(reply)
     for number, kind, entry in plan.entries():
-        item_id, text = memory_id(entry.get("id")), clean(entry.get("text"))
+        item_id, text = id_as_said(entry.get("id")), clean(entry.get("text"))
         if kind == "noop":
             plan.operations.append(Operation("noop"))
         elif kind != "add" and not item_id:
@@ -245,6 +245,5 @@ def _same(operation: Operation, bank: MemoryBank) -> bool:
 
 
 def _with_shown_id(operation: Operation, shown: set[str]) -> Operation:
-    """The operation, its id made whole where only the number of one that was shown is given."""
-    whole = f"m{operation.id}"
-    return replace(operation, id=whole) if operation.id not in shown and whole in shown else operation
+    """The operation with the id of the memory that was shown, where a reply writes it otherwise."""
+    return replace(operation, id=shown_id(operation.id, shown) or operation.id)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from memfactory.memory.bank import InMemoryBank
 from memfactory.modules.extractors import parse_facts, parse_memory_list
-from memfactory.modules.ids import memory_id, whole_number
+from memfactory.modules.ids import id_as_said, shown_id, whole_number
 from memfactory.modules.mergers import parse_decision
 from memfactory.modules.operations import parse_addressed, settle
 from memfactory.modules.reflectors import parse_topics
@@ -90,18 +90,25 @@ def test_a_draft_before_and_prose_behind() -> None:
     assert [fact.text for fact in said.facts] == ["a"] and not said.errors
 
 
-@pytest.mark.parametrize(
-    ("given_id", "understood"),
-    [
-        ("m1", "m1"), ("1", "1"), (1, "1"), ("[m1]", "m1"), ("m1.", "m1"), ("M1", "m1"), (" m1 ", "m1"),
-        ("#1", "1"), ("m01", "m1"), (1.0, "1"), (["m1"], "m1"), ("memory m1", "m1"), ("`m1`", "m1"),
-        ("[m1] Ann lives in Rome.", "m1"), ("m1: Ann lives in Rome.", "m1"), ("m20230508123045", "m20230508123045"),
-        ("m1, m2", "m1, m2"), (["m1", "m2"], ""), (1.5, ""), (math.nan, ""), (True, ""), (None, ""),
-        ({"id": "m1"}, ""), (-1, ""), (10**40, ""), ("m" + "1" * 5000, "m" + "1" * 5000), ("\ud800", "?"),
-    ],
-)  # fmt: skip
-def test_ids_as_prompts_show_them(given_id: object, understood: str) -> None:
-    assert memory_id(given_id) == understood
+SAID = [
+    ("m1", "m1"), ("1", "m1"), (1, "m1"), ("[m1]", "m1"), ("m1.", "m1"), ("M1", "m1"), (" m1 ", "m1"),
+    ("#1", "m1"), ("m01", "m1"), (1.0, "m1"), (["m1"], "m1"), ("memory m1", "m1"), ("`m1`", "m1"),
+    ("[m1] Ann lives in Rome.", "m1"), ("m1: Ann lives in Rome.", "m1"),
+    ("m20230508123045", "m20230508123045"), ("[M20230508123045]", "m20230508123045"), ("7", "7"), ("old-1", "old-1"), ("[old-1].", "old-1"), ("[old-1] x", "old-1"),
+   
+    ("m1, m7", None), (["m1", "m7"], None), (1.5, None), (math.nan, None), (True, None), (None, None), ("m2", None),
+    ({"id": "m1"}, None), (-1, None), (10**40, None), ("m" + "1" * 5000, None), ("\ud800", None), ("m\u0661", "m1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "meant"), SAID)
+def test_ids_as_prompts_show_them(said: object, meant: str | None) -> None:
+    shown = ["m1", "7", "m7", "old-1", "m20230508123045"]
+    assert shown_id(id_as_said(said), shown) == meant
+
+
+def test_an_id_that_was_shown_is_itself() -> None:
+    assert [shown_id(name, ["m1", "m01", "M1"]) for name in ("m1", "m01", "M1")] == ["m1", "m01", "M1"]
 
 
 def test_an_id_as_shown_reaches_its_memory() -> None:
