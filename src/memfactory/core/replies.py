@@ -16,15 +16,15 @@ NOTHING_AFTER = "nothing was said after the thought"
 NOTHING = "nothing was said"
 
 _WORDS = "think|thinking|thoughts?|reasoning|reason|reflection|scratchpad"
-_NAME = rf"(?:\w{{{{1,20}}}}[:|])?(?P<{{0}}>{_WORDS})(?:[:_-]\w{{{{1,20}}}})?"
+_NAME = rf"(?:\w{{{{1,20}}}}[:|_-])?(?P<{{0}}>{_WORDS})(?:[:_-]\w{{{{1,20}}}})?"
 _OPEN = (
     rf"<\s*{_NAME.format('name')}(?:\s[^<>]{{0,300}})?/?\s*>|\[THINK(?:ING)?\]|◁think(?:ing)?▷|<\|START_THINKING\|>"
-    r"|<\|begin_of_(?:thought|thinking|reasoning)\|>|<\|think(?:ing)?\|>|<\|open\|>\s*think\s*<\|sep\|>"
+    r"|<\|begin_of_(?:thought|thinking|reasoning)\|>|<\|(?:think|thinking|reasoning|think_start)\|>|<\|open\|>\s*think\s*<\|sep\|>"
     r"|<\|channel>\s*(?:thought|analysis)?"
 )
 _CLOSE = (
     rf"<\s*/\s*{_NAME.format('closed')}\s*>|\[/THINK(?:ING)?\]|◁/think(?:ing)?▷|<\|END_THINKING\|>"
-    r"|<\|end_of_(?:thought|thinking|reasoning)\|>|<\|/think(?:ing)?\|>|<\|close\|>\s*think\s*<\|sep\|>|<channel\|>"
+    r"|<\|end_of_(?:thought|thinking|reasoning)\|>|<\|/(?:think|thinking|reasoning)\|>|<\|think_end\|>|<\|close\|>\s*think\s*<\|sep\|>|<channel\|>"
 )
 _MARK = re.compile(rf"(?P<open>{_OPEN})|(?P<close>{_CLOSE})", re.IGNORECASE)
 _HALF_MARK = re.compile(rf"<\s*{_NAME.format('name')}(?:\s[^<>]*)?\Z|\[THINK(?:ING)?\Z", re.IGNORECASE)
