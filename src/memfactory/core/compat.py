@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -20,6 +21,13 @@ from collections.abc import Iterator
 
 #: Packages with operators compiled against one build of torch, all optional to transformers and vLLM.
 FRAGILE = ("torchvision", "torchaudio", "torchcodec")
+
+#: Lines that libraries log when they load, about what this program never uses: the logger, and how the line begins.
+_NOISE = {
+    # A faster kernel for 4 bits on CPUs with AVX512-BF16. peft loads bitsandbytes with everything else; where 4 bits
+    # are asked for, its repacking on a CPU is off (`models.load`).
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+}
 
 _checked: tuple[str, ...] | None = None
 
@@ -45,6 +53,8 @@ def set_environment() -> None:
 
     Cheap; for programs to call before anything imports torch. Idempotent.
     """
+    for name, begins in _NOISE.items():
+        _without(logging.getLogger(name), begins)
     # Threads that spin while they wait for each other are ten times slower as soon as anything else
     # wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -68,6 +78,23 @@ def quiet_stderr() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(saved, 2)
             os.close(saved)
+
+
+class _Without(logging.Filter):
+    """Keeps back the lines of a logger that begin in one way."""
+
+    def __init__(self, begins: str) -> None:
+        super().__init__()
+        self.begins = begins
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is let through."""
+        return not record.getMessage().startswith(self.begins)
+
+
+def _without(logger: logging.Logger, begins: str) -> None:
+    if not any(isinstance(one, _Without) and one.begins == begins for one in logger.filters):
+        logger.addFilter(_Without(begins))
 
 
 def _is_broken(name: str) -> bool:
