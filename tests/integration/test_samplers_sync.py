@@ -21,7 +21,7 @@ from memfactory.samplers.scripted import ScriptedSampler
 from memfactory.samplers.sync import check_parity, sync_and_check
 from memfactory.samplers.vllm import VllmSampler
 from tests.integration.conftest import MAX_MODEL_LEN
-from tests.tiny_models import ScoringLearner
+from tests.tiny_models import ScoringLearner, random_policy
 
 THRESHOLD = 1e-3
 
@@ -82,6 +82,77 @@ def test_a_stale_tied_output_layer_is_found_out(
         vllm_sampler.load_weights(ScoringLearner(policy_folder).named_weights(), version=0)
 
 
+def deaf(sampler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the engine take weights without a word, and keep those it has."""
+    monkeypatch.setattr(sampler._engine, "load_weights", lambda tensors: [None for _ in tensors])
+
+
+def test_a_sampler_that_takes_no_weights_is_stopped_at_the_first_sync(
+    sampler: Any, policy_folder: Path, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learner's weights are still those of the sampler, so log-probabilities agree to the last bit."""
+    learner = ScoringLearner(policy_folder)
+    metrics = sync_and_check(sampler, learner, prompts[:4], THRESHOLD, version=0, first=True)
+    assert metrics["sync/tensors_compared"] == len(list(learner.named_weights()))
+    assert metrics["sync/tensors_unread"] == 0
+    with monkeypatch.context() as patch:
+        deaf(sampler, patch)
+        with pytest.raises(ParityError, match=r"weights of version 0 did not arrive: .* tensors differ"):
+            sync_and_check(sampler, learner, prompts[:4], 0.2, version=0, first=True)
+        patch.setattr(sampler._engine, "load_weights", lambda tensors: None)  # not even read
+        with pytest.raises(ParityError, match="did not arrive"):
+            sync_and_check(sampler, learner, prompts[:4], 0.2, version=0, first=True)
+        learner.perturb(seed=1, scale=1e-6)  # a step at a real learning rate
+        with pytest.raises(ParityError, match="did not arrive"):
+            sync_and_check(sampler, learner, prompts[:4], 0.2, version=1)
+
+
+def test_what_was_sent_first_leaves_nothing_behind(sampler: Any, policy_folder: Path, prompts: Any) -> None:
+    learner = ScoringLearner(policy_folder)
+    learner.perturb(seed=3)
+    request = SamplingRequest(prompts[0], SamplingParams(temperature=1.0, max_tokens=12), seed=5)
+    sync_and_check(sampler, learner, prompts[:4], THRESHOLD, version=1)
+    before = asyncio.run(sampler.sample(request))
+    sync_and_check(sampler, learner, prompts[:4], THRESHOLD, version=1, first=True)
+    assert asyncio.run(sampler.sample(request)) == before
+
+
+@pytest.mark.parametrize("lost", ["model.norm.weight", "model.layers.0.self_attn.k_proj.weight"])
+@pytest.mark.vllm
+def test_one_tensor_that_does_not_come_is_named(
+    vllm_sampler: Any, policy_folder: Path, prompts: Any, lost: str
+) -> None:
+    learner = ScoringLearner(policy_folder)
+    weights = dict(learner.named_weights())
+    del weights[lost]
+    learner.named_weights = lambda: iter(weights.items())  # type: ignore[method-assign]
+    try:
+        with pytest.raises(ParityError, match=r"did not (arrive|come)"):
+            sync_and_check(vllm_sampler, learner, prompts[:2], 0.2, version=1)
+    finally:
+        vllm_sampler.load_weights(ScoringLearner(policy_folder).named_weights(), version=0)
+
+
+@pytest.mark.vllm
+def test_one_tensor_that_the_engine_drops_is_named(
+    vllm_sampler: Any, policy_folder: Path, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = ScoringLearner(policy_folder)
+    load = vllm_sampler._engine.load_weights
+    lost = "model.layers.1.mlp.up_proj.weight"
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                vllm_sampler._engine,
+                "load_weights",
+                lambda tensors: load((n, t) for n, t in tensors if n != lost),
+            )
+            with pytest.raises(ParityError, match=f"'{lost}' first"):
+                sync_and_check(vllm_sampler, learner, prompts[:2], 0.2, version=1, first=True)
+    finally:
+        vllm_sampler.load_weights(ScoringLearner(policy_folder).named_weights(), version=0)
+
+
 class AdapterSampler(HfSampler):
     """Takes adapters as vLLM does: from the folder, beside weights that stay; peft reads them."""
 
@@ -123,7 +194,7 @@ def adapter_rows(prompts: Any) -> list[Row]:
 
 
 @pytest.mark.vllm
-def test_adapters_alone_are_synced(policy_folder: Path, codec: Any, prompts: Any) -> None:
+def test_adapters_alone_are_synced(policy_folder: Path, codec: Any, prompts: Any, tmp_path: Path) -> None:
     learner = LocalLearner(model=policy_folder, device="cpu", lr=0.05, lora_rank=3, lora_alpha=8)
     engine = VllmSampler(
         kv_cache_gb=0.1,
@@ -141,9 +212,20 @@ def test_adapters_alone_are_synced(policy_folder: Path, codec: Any, prompts: Any
             learner.update(adapter_rows(prompts), Objective())
             with pytest.raises(ParityError):
                 check_parity(sampler, learner, prompts[:4], THRESHOLD)
-            metrics = sync_and_check(sampler, learner, prompts[:4], THRESHOLD, version)
+            metrics = sync_and_check(sampler, learner, prompts[:4], THRESHOLD, version, first=True)
             assert metrics["sync/parity_max"] < THRESHOLD
+            assert metrics["sync/tensors_compared"] == len(learner.adapter().tensors)
+            assert metrics["sync/tensors_unread"] == 0
             assert sampler.policy_version == version
+        put = engine._engine._adapters.put
+        engine._engine._adapters.put = lambda llm, adapter: None
+        learner.update(adapter_rows(prompts), Objective())
+        with pytest.raises(ParityError, match="adapters of version 3 did not arrive"):
+            sync_and_check(sampler, learner, prompts[:4], 5.0, 3)
+        engine._engine._adapters.put = put
+        other = LocalLearner(model=random_policy(tmp_path / "other", seed=9), device="cpu", lora_rank=3)
+        with pytest.raises(ParityError, match="weights of version"):
+            sync_and_check(sampler, other, prompts[:4], 5.0, 3, first=True)
         with pytest.raises(RuntimeError, match="takes adapters"):
             sampler.load_weights(learner.named_weights(), 3)
     finally:

@@ -39,6 +39,7 @@ from memfactory.learners.base import Learner
 from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.recipe.render import to_yaml
+from memfactory.samplers.sync import parity_threshold
 from memfactory.training.rl import GroupSettings, RolloutSource
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.sft import SFT_OBJECTIVE, TraceSource
@@ -56,6 +57,7 @@ _FREE_KEYS = (
     "trainer.save_every",
     "trainer.keep_last",
     "trainer.log_rollouts",
+    "trainer.parity_threshold",
     # How the work is sharded: `local` and `deepspeed` give the same weights and read each other's checkpoints.
     "learner.type",
     "learner.zero_stage",
@@ -255,7 +257,9 @@ def _rl(recipe: Recipe, view: TrainingView, ranks: Ranks) -> tuple[RowSource, Le
             drop_zero_variance=algorithm.drop_zero_variance,
             dynamic_sampling=algorithm.dynamic_sampling,
             log_rollouts=schema.trainer.log_rollouts,
-            parity_threshold=schema.trainer.parity_threshold,
+            parity_threshold=parity_threshold(
+                schema.trainer.parity_threshold, schema.model.dtype, schema.learner.get("dtype", "float32")
+            ),
             temperature=schema.sampling.train.temperature,
         ),
         environment,

@@ -115,7 +115,7 @@ class Adapter:
 
 
 def merged_weights(
-    model: Any, gathered: Gather = lambda parameters: nullcontext()
+    model: Any, gathered: Gather = lambda parameters: nullcontext(), *, merge: bool = True
 ) -> Iterator[tuple[str, Tensor]]:
     """The model's weights under the names of its Hugging Face checkpoint, adapters merged in, tied weights once.
 
@@ -123,11 +123,11 @@ def merged_weights(
     comes (`model.embed_tokens.weight`, not `lm_head.weight`), as in a saved folder.
 
     `gathered(parameters)` makes sharded parameters whole while its context is active; what comes of those is a copy,
-    one layer at a time.
+    one layer at a time. Without `merge` adapters are left out: the weights that they stand on.
     """
     if hasattr(model, "get_base_model"):
         base = model.get_base_model()
-        yield from _in_checkpoint_format(base, _merge(base, gathered))
+        yield from _in_checkpoint_format(base, _merge(base, gathered, merge))
     else:
         yield from _in_checkpoint_format(model, _plain(model, gathered))
 
@@ -139,7 +139,7 @@ def _plain(model: Any, gathered: Gather) -> Iterator[tuple[str, Tensor]]:
         yield name, whole
 
 
-def _merge(model: Any, gathered: Gather) -> Iterator[tuple[str, Tensor]]:
+def _merge(model: Any, gathered: Gather, merge: bool = True) -> Iterator[tuple[str, Tensor]]:
     """Weights of a model with peft layers, with `.base_layer` and the adapters gone from the names."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -152,7 +152,7 @@ def _merge(model: Any, gathered: Gather) -> Iterator[tuple[str, Tensor]]:
             layer = layers[owner]
             with torch.no_grad(), gathered(list(layer.parameters())):
                 merged = unpacked(tensor).float()
-                for adapter in layer.active_adapters:
+                for adapter in layer.active_adapters if merge else ():
                     merged = merged + layer.get_delta_weight(adapter).float()
             yield f"{owner}.weight", merged if is_packed(tensor) else merged.to(tensor.dtype)
         elif found or not any(name.startswith(f"{layer}.") for layer in layers):

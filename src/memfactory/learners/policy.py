@@ -288,6 +288,13 @@ class PolicyLearner:
         for name, tensor in merged_weights(self._model, self._gathered):
             yield name, tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
+    def base_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """As `named_weights`, without the adapters: what a sampler that takes adapters must have of its own."""
+        from memfactory.learners.adapters import merged_weights
+
+        for name, tensor in merged_weights(self._model, self._gathered, merge=False):
+            yield name, tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
     def adapter(self) -> Adapter:
         """The adapters alone, as full tensors in the type of computation.
 

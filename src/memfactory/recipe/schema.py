@@ -156,9 +156,9 @@ class TrainerConfig:
 
     A checkpoint is saved every `save_every` steps, the newest `keep_last` stay. At least `log_rollouts`
     rollouts a step are written as text, in whole groups. The run stops when log-probs of sampler and
-    learner differ by more than `parity_threshold`. `eval_every` 0 is never. With
-    `max_staleness` 1 the rollouts of a step are made by the weights before the last update, while that update runs
-    (`algorithm.tis_cap` weighs them).
+    learner differ by more than `parity_threshold` (null: 0.01 in float32, 0.5 in bfloat16).
+    `eval_every` 0 is never. With `max_staleness` 1 the rollouts of a step are made by the weights before the last
+    update, while that update runs (`algorithm.tis_cap` weighs them).
     """
 
     steps: AtLeastOne = 100
@@ -166,7 +166,7 @@ class TrainerConfig:
     save_every: AtLeastOne = 10
     keep_last: AtLeastOne = 2
     log_rollouts: Count = 2
-    parity_threshold: NotNegative = 0.01
+    parity_threshold: NotNegative | None = None
     eval_before: bool = False
     eval_after: bool = True
     eval_every: Count = 0

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memfactory.core.types import Completion, SamplingRequest
 
 if TYPE_CHECKING:
     import torch
+
+    from memfactory.samplers.checksums import Held
+
+#: Name of a tensor -> its type and shape; see `checksums.Ledger.layout`.
+Layout = Mapping[str, Sequence[Any]]
 
 
 #: Metadata of a config's field that is a budget of the machine: engines built of one spec divide it.
@@ -66,6 +71,19 @@ class Sampler(Protocol):
 def takes_adapters(sampler: Sampler) -> bool:
     """Whether a sampler is synced by `load_adapter(adapter, version)` in place of `load_weights`; most are not."""
     return bool(getattr(sampler, "takes_adapters", False))
+
+
+def weights_dtype(sampler: Sampler) -> str | None:
+    """Type of a sampler's weights (its `dtype`), if it can tell what it holds by `held`; else None."""
+    tells = hasattr(sampler, "held_adapter" if takes_adapters(sampler) else "held")
+    return getattr(sampler, "dtype", None) if tells else None
+
+
+def held_by(sampler: Sampler, layout: Layout, turn: int, *, adapter: bool = False) -> Sequence[Held]:
+    """What each engine behind a sampler with a `weights_dtype` holds of what is laid out so."""
+    if adapter:
+        return sampler.held_adapter(layout)  # type: ignore[attr-defined,no-any-return]
+    return sampler.held(layout, turn)  # type: ignore[attr-defined,no-any-return]
 
 
 def let_sleep(sampler: Sampler) -> None:

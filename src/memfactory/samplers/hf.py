@@ -11,9 +11,12 @@ from memfactory.core.bounds import AtLeastOne, TorchDevice
 from memfactory.core.errors import BadInput
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, FinishReason, SamplingRequest
+from memfactory.samplers.base import Layout
 from memfactory.samplers.checks import check_request
+from memfactory.samplers.checksums import Held
 from memfactory.samplers.draw import draw, drawn_logprobs
 from memfactory.samplers.driver import Driver
+from memfactory.samplers.held_weights import held_by_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +58,7 @@ class HfSampler:
 
         self.max_model_len = max_model_len
         self.policy_version = 0
+        self.dtype = dtype
         self._engine = _HfEngine(
             load_policy(model_folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code),
             codec.eos_ids,
@@ -74,6 +78,10 @@ class HfSampler:
             raise RuntimeError("weights cannot change while requests are running")
         self._engine.load_weights(named_tensors)
         self.policy_version = self._engine.policy_version = version
+
+    def held(self, layout: Layout, turn: int) -> list[Held]:
+        """See `samplers.base.held_by`."""
+        return [Held(**held_by_transformers(self._engine.model, layout))]
 
     def close(self) -> None:
         """Let go of the model; idempotent."""

@@ -144,6 +144,15 @@ def require_context(server: ManagedServer, facts: ServerFacts, wanted: int) -> N
         )
 
 
+def require_dtype(server: ManagedServer, facts: ServerFacts, wanted: str) -> None:
+    """Raise `BadInput` when a server keeps weights in another type than the recipe's."""
+    if facts.dtype and facts.dtype != wanted:
+        raise BadInput(
+            f"{server.name} computes in {facts.dtype}, the recipe in {wanted}; start it with --dtype {wanted}, or set "
+            f"model.dtype={facts.dtype}"
+        )
+
+
 def require_adapters(server: ManagedServer, facts: ServerFacts, rank: int) -> None:
     """Raise `BadInput` when a server cannot take adapters of this rank."""
     if facts.adapter_rank < rank:

@@ -12,10 +12,22 @@ from memfactory.core.replies import Reply, part
 from memfactory.core.seeding import derive_seed
 from memfactory.core.types import Call, Completion, Message, SamplingParams, SamplingRequest
 from memfactory.models.text import Codec
-from memfactory.samplers.base import AdapterFiles, Sampler, engines_of, figures_of, let_sleep, takes_adapters
+from memfactory.samplers.base import (
+    AdapterFiles,
+    Layout,
+    Sampler,
+    engines_of,
+    figures_of,
+    held_by,
+    let_sleep,
+    takes_adapters,
+    weights_dtype,
+)
 
 if TYPE_CHECKING:
     import torch
+
+    from memfactory.samplers.checksums import Held
 
 
 class SampledModel:
@@ -223,6 +235,19 @@ class Cast:
     def load_adapter(self, adapter: AdapterFiles, version: int) -> None:
         """Give the policy new adapters; see `load_weights`."""
         self.policy.load_adapter(adapter, version)  # type: ignore[attr-defined]
+
+    @property
+    def dtype(self) -> str | None:
+        """Type of the policy's weights; see `samplers.base.weights_dtype`."""
+        return weights_dtype(self.policy)
+
+    def held(self, layout: Layout, turn: int) -> Sequence[Held]:
+        """What the policy's engines hold; see `samplers.base.held_by`."""
+        return held_by(self.policy, layout, turn)
+
+    def held_adapter(self, layout: Layout) -> Sequence[Held]:
+        """What the policy's engines hold of adapters; see `samplers.base.held_by`."""
+        return held_by(self.policy, layout, 0, adapter=True)
 
     def sleep(self) -> None:
         """Let the policy's sampler sleep; see `let_sleep`."""

@@ -11,6 +11,7 @@ from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.types import Completion, Row, SamplingParams, SamplingRequest
 from memfactory.learners.base import Learner
 from memfactory.samplers.base import Sampler, engines_of, figures_of, takes_adapters
+from memfactory.samplers.transfer_proof import base_is_the_learners, transfer
 
 #: Tokens drawn per prompt for the check.
 CHECK_TOKENS = 8
@@ -25,23 +26,46 @@ def sync_and_check(
     tokens: int = CHECK_TOKENS,
     ranks: Ranks = ALONE,
     temperature: float = 1.0,
+    turn: int = 0,
+    first: bool = False,
 ) -> dict[str, float]:
-    """Load the learner's weights (or adapters) into the sampler as `version`, then compare log-probabilities.
+    """Load the learner's weights (or adapters) into the sampler as `version`; prove that it has them and uses them.
 
-    Call it outside of any event loop, while the sampler is idle. Returns `sync/seconds`, and the metrics
-    of `check_parity`. Raises `ParityError` over `threshold`. Under several ranks each has a sampler of its own.
+    Call it outside of any event loop, while the sampler is idle. What it holds is compared by checksums (`turn`: see
+    `transfer_proof.transfer`), what it computes by log-probabilities. At the `first` sync of a process the learner's
+    weights may be those that the sampler began with, and nothing would be proved: so plainly changed ones are sent
+    before them, which both checksums and log-probabilities must show.
+    Returns `sync/seconds`, and the metrics of `transfer` and `check_parity`. Raises `ParityError` if a tensor did not
+    arrive, or over `threshold`. Under several ranks each has a sampler of its own.
     """
     start = time.perf_counter()
-    if takes_adapters(sampler):
-        sampler.load_adapter(learner.adapter(), version)  # type: ignore[attr-defined]
-    else:
-        sampler.load_weights(learner.named_weights(), version)
+    changed: list[Completion] = []
+    if first:
+        if takes_adapters(sampler):
+            base_is_the_learners(sampler, learner, ranks)
+        transfer(sampler, learner, version, ranks, turn, changed=True)
+        changed = _drawn(sampler, _requests(prompts, tokens, temperature))
+    figures = transfer(sampler, learner, version, ranks, turn)
     seconds = time.perf_counter() - start
+    if first:
+        _require_noticed(changed, _drawn(sampler, _requests(prompts, tokens, temperature)), ranks)
     return {
         "sync/seconds": seconds,
+        **figures,
         **check_parity(sampler, learner, prompts, threshold, tokens, ranks, temperature),
         **figures_of(sampler),
     }
+
+
+def parity_threshold(wanted: float | None, *dtypes: str) -> float:
+    """The recipe's `trainer.parity_threshold`, or what the types of sampler and learner allow (nats).
+
+    Log-probabilities of a bfloat16 model of 135 million weights that is right differ by 0.17; in float32 by 1e-3 at
+    most. That the weights arrived, checksums prove; this is for what kernels make of them.
+    """
+    if wanted is not None:
+        return wanted
+    return 0.01 if set(dtypes) == {"float32"} else 0.5
 
 
 def check_parity(
@@ -64,13 +88,12 @@ def check_parity(
     if not prompts:
         raise BadInput("the parity check needs at least one prompt")
     start = time.perf_counter()
-    params = SamplingParams(temperature=0.0 if temperature == 1.0 else temperature, max_tokens=tokens)
-    requests = [SamplingRequest(tuple(ids), params, seed=0, label="parity check") for ids in prompts]
-    engines = engines_of(sampler)
-    completions = asyncio.run(_sample_all(engines, requests))
+    requests = _requests(prompts, tokens, temperature)
+    completions = _drawn(sampler, requests)
+    repeated = requests * (len(completions) // len(requests))
     rows = [
         _row(number, request, completion)
-        for number, (request, completion) in enumerate(zip(requests * len(engines), completions, strict=True))
+        for number, (request, completion) in enumerate(zip(repeated, completions, strict=True))
     ]
     theirs = _score(learner, rows, temperature)
     by_rank = ranks.gather(
@@ -90,13 +113,35 @@ def check_parity(
             f"sampler and learner disagree{where} after syncing weights of version {sampler.policy_version}: "
             f"log-probabilities differ by up to {max(bad, key=lambda d: (d != d, d)):.3g} nats "
             f"({len(bad)} of {len(differences)} tokens), threshold {threshold:g}; the sampler holds stale or "
-            "wrong weights, or computes in lower precision than the threshold allows"
+            "wrong weights, or computes in lower precision than trainer.parity_threshold allows"
         )
     return {
         "sync/parity_max": max(differences),
         "sync/parity_mean": sum(differences) / len(differences),
         "sync/parity_seconds": time.perf_counter() - start,
     }
+
+
+def _requests(prompts: Sequence[Sequence[int]], tokens: int, temperature: float) -> list[SamplingRequest]:
+    params = SamplingParams(temperature=0.0 if temperature == 1.0 else temperature, max_tokens=tokens)
+    return [SamplingRequest(tuple(ids), params, seed=0, label="parity check") for ids in prompts]
+
+
+def _drawn(sampler: Sampler, requests: Sequence[SamplingRequest]) -> list[Completion]:
+    """What every engine draws for the requests, engine by engine."""
+    return asyncio.run(_sample_all(engines_of(sampler), requests))
+
+
+def _require_noticed(changed: Sequence[Completion], true: Sequence[Completion], ranks: Ranks) -> None:
+    """Raise `ParityError` if an engine drew the same with weights that were plainly changed."""
+    same = all(
+        a.token_ids == b.token_ids and a.logprobs == b.logprobs for a, b in zip(changed, true, strict=True)
+    )
+    if any(ranks.gather(same)):
+        raise ParityError(
+            "the sampler does not notice new weights: with every tensor changed by a quarter it draws the same tokens "
+            "with the same log-probabilities; what it computes with is not what it was sent"
+        )
 
 
 async def _sample_all(engines: Sequence[Sampler], requests: Sequence[SamplingRequest]) -> list[Completion]:

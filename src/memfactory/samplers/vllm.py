@@ -12,8 +12,9 @@ from memfactory.core.bounds import AtLeastOne, PartOfGpu, Positive
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
-from memfactory.samplers.base import SHARED, AdapterFiles
+from memfactory.samplers.base import SHARED, AdapterFiles, Layout
 from memfactory.samplers.checks import check_request
+from memfactory.samplers.checksums import Held
 from memfactory.samplers.driver import Driver
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class VllmSampler:
 
         self.max_model_len = max_model_len
         self.policy_version = 0
+        self.dtype = dtype
         options: dict[str, object] = {
             "dtype": dtype,
             "max_model_len": max_model_len,
@@ -152,6 +154,14 @@ class VllmSampler:
         engine = self._idle_engine()
         engine.load_adapter(adapter)
         self.policy_version = engine.policy_version = version
+
+    def held(self, layout: Layout, turn: int) -> list[Held]:
+        """See `samplers.base.held_by`."""
+        return [Held(**self._idle_engine("weights cannot be read").held(layout, turn))]
+
+    def held_adapter(self, layout: Layout) -> list[Held]:
+        """See `samplers.base.held_by`."""
+        return [Held(**self._idle_engine("adapters cannot be read").held_adapter(layout))]
 
     def sleep(self) -> None:
         """Give back the device's memory until new weights or adapters come, if the recipe asks for that.

@@ -7,6 +7,7 @@ drew each token: more than the OpenAI endpoints do, and nothing is detokenised. 
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.http import Connection, HttpFailed, NoAnswerInTime, Reply
 from memfactory.core.types import Completion, FinishReason, SamplingRequest
 from memfactory.models.refusals import error_words, one_line
+from memfactory.samplers.base import Layout
+from memfactory.samplers.checksums import Held
 from memfactory.samplers.router import ServerFailed
 from memfactory.samplers.vllm_draw import LOGPROBS_MODE
 
@@ -180,6 +183,26 @@ class VllmClient:
     def load_folder(self, folder: str, seconds: float) -> None:
         """Let all workers load the weights in a folder. Raises `ServiceError`."""
         self._rpc("memfactory_load", [folder], seconds)
+
+    def held(self, layout: Layout, turn: int | None) -> list[Held]:
+        """What each worker holds of a layout; `turn` None: of the adapter. Raises `ServiceError`, `BadInput`."""
+        method = "memfactory_held_adapter" if turn is None else "memfactory_held"
+        arguments = [json.dumps(layout)] + ([] if turn is None else [str(turn)])
+        try:
+            return [
+                Held(
+                    digests={name: int(value) for name, value in found["digests"].items()},
+                    packed=found.get("packed", ()),
+                    empty=found.get("empty", ()),
+                    unread=found.get("unread", ()),
+                    where=self.url,
+                )
+                for found in self._rpc(method, arguments, 600.0)
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(
+                f"{self.url} does not tell what weights it holds; start it with: {FLAGS}"
+            ) from error
 
     def load_adapter(self, name: str, folder: str, seconds: float) -> None:
         """Let the server load the adapter in a folder, and forget those of this run that it had before.

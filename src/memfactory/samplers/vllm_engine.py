@@ -10,19 +10,21 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memfactory.core.compat import let_modules_be_scanned, prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, ServiceError, TaskError
 from memfactory.core.types import Completion, SamplingRequest
+from memfactory.samplers.held_weights import adapter_held_by_vllm, held_by_vllm
 from memfactory.samplers.vllm_adapters import AdapterSlot, slot_rank
 from memfactory.samplers.vllm_draw import LOGPROBS_MODE, pack, repack_tied_head
 
 if TYPE_CHECKING:
     import torch
 
-    from memfactory.samplers.base import AdapterFiles
+    from memfactory.samplers.base import AdapterFiles, Layout
 
 
 #: Engines of this process that are open. vLLM keeps its process groups in globals that all of them use.
@@ -163,6 +165,16 @@ class VllmEngine:
         except Exception as error:
             raise ServiceError(f"vLLM cannot take over the weights: {_reason(error)}") from error
         self._forget_prefixes()
+
+    def held(self, layout: Layout, turn: int) -> dict[str, Any]:
+        """What the model holds: see `held_weights.held_by_vllm`."""
+        found: list[dict[str, Any]] = self._llm.apply_model(partial(held_by_vllm, layout=layout, turn=turn))
+        return found[0]
+
+    def held_adapter(self, layout: Layout) -> dict[str, Any]:
+        """What the adapter's slot holds: see `held_weights.adapter_held_by_vllm`."""
+        found: list[dict[str, Any]] = self._llm.apply_model(partial(adapter_held_by_vllm, layout=layout))
+        return found[0]
 
     def load_adapter(self, adapter: AdapterFiles) -> None:
         """Put an adapter in the place of the one before. Raises `ServiceError` when vLLM refuses it."""

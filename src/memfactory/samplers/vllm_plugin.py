@@ -5,10 +5,12 @@ Both are named on the server's command line and imported there only, never by th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memfactory.samplers.held_weights import adapter_held_by_vllm, held_by_vllm
 from memfactory.samplers.vllm_draw import repack_tied_head, seeded_draw
 
 if TYPE_CHECKING:
@@ -59,8 +61,33 @@ class PolicyWeights:
         self.memfactory_repack()
         return {"tensors": count}
 
+    def memfactory_held(self, layout: str, turn: str) -> dict[str, Any]:
+        """What this worker's model holds of the tensors of a layout (JSON): see `held_weights.held_by_vllm`."""
+        worker: Any = self
+        return _plain(
+            held_by_vllm(worker.model_runner.get_model(), json.loads(layout), int(turn), _shards(worker))
+        )
+
+    def memfactory_held_adapter(self, layout: str) -> dict[str, Any]:
+        """The same of the adapter that came last: see `held_weights.adapter_held_by_vllm`."""
+        worker: Any = self
+        ids = worker.model_runner.lora_manager._adapter_manager.lora_index_to_id
+        slot = max(range(len(ids)), key=lambda place: ids[place] or 0)
+        model = worker.model_runner.get_model()
+        return _plain(adapter_held_by_vllm(model, json.loads(layout), slot, _shards(worker)))
+
     def memfactory_repack(self) -> None:
         """After any change of weights: see `vllm_draw.repack_tied_head`."""
         worker: Any = self
         if worker.device.type == "cpu":
             repack_tied_head(worker.model_runner.get_model())
+
+
+def _shards(worker: Any) -> int:
+    parallel = worker.vllm_config.parallel_config
+    return int(parallel.tensor_parallel_size) * int(parallel.pipeline_parallel_size)
+
+
+def _plain(found: dict[str, Any]) -> dict[str, Any]:
+    """Checksums as text: they have more digits than numbers of JSON keep everywhere."""
+    return {**found, "digests": {name: str(value) for name, value in found["digests"].items()}}

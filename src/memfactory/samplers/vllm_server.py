@@ -14,12 +14,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from memfactory.core.address import check_address, key_in
 from memfactory.core.bounds import AtLeastOne, Bounds, Form, PartOfGpu, Positive, Seconds
+from memfactory.core.errors import ServiceError
 from memfactory.core.ranks import ALONE, Ranks
 from memfactory.core.registry import register
 from memfactory.core.types import Completion, SamplingRequest
-from memfactory.samplers.base import SHARED, AdapterFiles, Sampler
+from memfactory.samplers.base import SHARED, AdapterFiles, Layout, Sampler
 from memfactory.samplers.checks import check_request
-from memfactory.samplers.managed_server import HeldWeights, ManagedServer, require_adapters, require_context
+from memfactory.samplers.checksums import Held
+from memfactory.samplers.managed_server import (
+    HeldWeights,
+    ManagedServer,
+    require_adapters,
+    require_context,
+    require_dtype,
+)
 from memfactory.samplers.router import Router
 from memfactory.samplers.serve_command import serve_arguments, serve_environment
 from memfactory.samplers.server_process import ServerProcess
@@ -147,6 +155,7 @@ class VllmServerSampler:
         started as they must be, `ServiceError` for those that do not answer.
         """
         self.max_model_len = max_model_len
+        self.dtype = dtype
         self._ranks = ranks
         self.takes_adapters = adapter_sync and lora_rank > 0
         self._held = HeldWeights(adapters=self.takes_adapters)
@@ -216,6 +225,7 @@ class VllmServerSampler:
             facts = self._router.each(lambda number: self._servers[number].open())
             for server, found in zip(self._servers, facts, strict=True):
                 require_context(server, found, max_model_len)
+                require_dtype(server, found, dtype)
                 if self.takes_adapters:
                     require_adapters(server, found, lora_rank)
         except BaseException:
@@ -269,6 +279,28 @@ class VllmServerSampler:
         if self._folder is not None:
             self._hand_out(self._folder.write_adapter(adapter, name), name, version)
         self._all_have(name, version)
+
+    def held(self, layout: Layout, turn: int) -> list[Held]:
+        """See `samplers.base.held_by`; only the rank that sends asks."""
+        return self._held_by_all(layout, turn)
+
+    def held_adapter(self, layout: Layout) -> list[Held]:
+        """See `samplers.base.held_by`."""
+        return self._held_by_all(layout, None)
+
+    def _held_by_all(self, layout: Layout, turn: int | None) -> list[Held]:
+        if not self._ranks.first:
+            return []
+
+        def ask(number: int) -> list[Held]:
+            server = self._servers[number]
+            try:
+                return server.client.held(layout, turn)
+            except ServiceError:
+                server.recover()  # it may have died in between; then it gets the weights anew
+                return server.client.held(layout, turn)
+
+        return [held for of_server in self._router.each(ask) for held in of_server]
 
     def _next_name(self, version: int) -> str:
         if not self._router.idle:

@@ -72,6 +72,7 @@ class RolloutSource:
         self.evaluate_sets = evaluate
         self.ranks = ranks
         self.components = dict(components or {})
+        self._syncs = 0
 
     def rows(self, step: int, position: int) -> Batch:
         """Collect groups for the tasks at `position`, give credit, make rows.
@@ -109,6 +110,7 @@ class RolloutSource:
         """Load the learner's weights into the sampler; raise `ParityError` when they disagree after."""
         if isinstance(learner, NoLearner):
             return {}
+        self._syncs += 1
         return sync_and_check(
             self.sampler,
             learner,
@@ -117,6 +119,8 @@ class RolloutSource:
             version,
             ranks=self.ranks,
             temperature=self.settings.temperature,
+            turn=version,
+            first=self._syncs == 1,
         )
 
     def rest(self) -> None:

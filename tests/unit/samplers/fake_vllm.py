@@ -98,8 +98,21 @@ class FakeVllm:
             tensors: dict[str, Any] = {}
             for file in sorted(Path(body["args"][0]).glob("*.safetensors")):
                 tensors.update(load_file(file))
-            self.loaded.append(tensors)
+            if self.fault != "deaf":
+                self.loaded.append(tensors)
             return 200, {"results": [{"tensors": len(tensors)}]}
+        if path == "/collective_rpc" and body["method"] == "memfactory_held":
+            import torch
+
+            from memfactory.samplers.checksums import digest
+
+            layout, held = json.loads(body["args"][0]), (self.loaded or [{}])[-1]
+            digests = {
+                name: str(digest(held[name].to(getattr(torch, kind))))
+                for name, (kind, *_) in layout.items()
+                if name in held
+            }
+            return 200, {"results": [{"digests": digests, "packed": [], "empty": [], "unread": []}]}
         if path == "/v1/load_lora_adapter" and self.facts.get("adapter_rank"):
             from safetensors.torch import load_file
 

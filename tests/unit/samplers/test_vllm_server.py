@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -22,13 +23,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfactory.core.errors import BadInput, ServiceError, TaskError
+from memfactory.core.errors import BadInput, ParityError, ServiceError, TaskError
 from memfactory.core.http import Reply
 from memfactory.core.types import Completion, SamplingParams, SamplingRequest
 from memfactory.models.text import ByteCodec
 from memfactory.samplers.base import engines_of, figures_of
 from memfactory.samplers.router import ServerFailed
 from memfactory.samplers.server_process import ServerProcess, free_port
+from memfactory.samplers.transfer_proof import transfer
 from memfactory.samplers.vllm_client import VllmClient
 from memfactory.samplers.vllm_server import VllmServerConfig, VllmServerSampler
 from memfactory.samplers.weight_transfer import GpuTransfer, chunks
@@ -115,6 +117,24 @@ def test_weights_are_written_in_the_servers_type(fakes: list[FakeVllm], tmp_path
     assert fakes[0].loaded[0]["embed.weight"].dtype == torch.bfloat16
     assert [path.name.split("-")[0] for path in (tmp_path / "shared").iterdir()] == ["policy"]
     sampler.close()
+
+
+def test_a_server_that_takes_no_weights_is_found_out(
+    fakes: list[FakeVllm], sampler: VllmServerSampler
+) -> None:
+    learner: Any = SimpleNamespace(named_weights=lambda: iter(weights(2.0).items()))
+    figures = transfer(sampler, learner, version=1)
+    assert figures == {"sync/tensors_compared": float(len(weights(2.0))), "sync/tensors_unread": 0.0}
+    transfer(sampler, learner, version=1, changed=True)
+    fakes[1].fault = "deaf"
+    with pytest.raises(ParityError, match=f"weights of version 2 did not arrive: {fakes[1].url}: 2 of 2"):
+        transfer(sampler, learner, version=2)
+
+
+def test_a_server_of_another_type_is_refused(fakes: list[FakeVllm]) -> None:
+    fakes[1].facts["dtype"] = "float16"
+    with pytest.raises(BadInput, match=r"computes in float16, .* start it with --dtype float32"):
+        sampler_on([fake.url for fake in fakes])
 
 
 def test_a_server_with_other_weights_gets_the_current_ones_before_it_counts(

@@ -1,0 +1,124 @@
+"""Checksums of weights: what a learner sent, held against what a sampler's own memory has.
+
+Log-probabilities cannot prove a transfer: at a learning rate of 1e-6 a sampler that never gets a weight differs by less
+than rounding. Checksums are exact, in the narrower of the two sides' types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+#: Up to this many columns a packed matrix is read whole; of wider ones `SAMPLED` columns, others in each turn.
+FEW_COLUMNS = 256
+SAMPLED = 16
+#: Elements that are summed at once: what a checksum holds beside the tensor.
+_CHUNK = 2**22
+_FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd, its bits well mixed: 2^64 divided by the golden ratio
+
+
+def digest(tensor: torch.Tensor) -> int:
+    """A number of 64 bits that depends on every element and its place, the same on all devices; -0 counts as 0."""
+    import torch
+
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    whole_words = tensor.nbytes % 8 == 0
+    total = 0
+    for number, part in enumerate(tensor.detach().reshape(-1).split(_CHUNK)):
+        plain = part + 0 if part.is_floating_point() else part.contiguous()
+        bits = plain.view(torch.int64 if whole_words else kinds[plain.element_size()]).to(torch.int64)
+        places = torch.arange(1, 1 + bits.numel(), device=part.device) + number * _CHUNK
+        total += int((bits * ((places * _FACTOR) | 1)).sum())
+    return total % 2**64
+
+
+def sampled_columns(width: int, turn: int) -> list[int]:
+    """The columns of a packed matrix that are compared in this turn; over the turns every column is."""
+    if width <= FEW_COLUMNS:
+        return list(range(width))
+    stride = -(-width // SAMPLED)
+    return [start + turn % stride for start in range(0, width, stride) if start + turn % stride < width]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One tensor as it left the learner: shape, the type it is compared in, checksums of all and of some columns."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    whole: int
+    columns: int | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one engine has: name of a sent tensor -> checksum (of columns where `packed` has the name).
+
+    `empty` are its parameters that nothing sent belongs to; `unread` are sent names for which it has no place that can
+    be read (experts that are fused, shards). `where` names the engine.
+    """
+
+    digests: Mapping[str, int]
+    packed: Sequence[str] = ()
+    empty: Sequence[str] = ()
+    unread: Sequence[str] = ()
+    where: str = "the sampler"
+
+
+@dataclass
+class Ledger:
+    """Records tensors on their way to samplers whose weights are of type `dtype`. `turn` chooses columns."""
+
+    dtype: str
+    turn: int = 0
+    sent: dict[str, Sent] = field(default_factory=dict)
+
+    def watch(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same tensors, recorded as they pass."""
+        import torch
+
+        theirs = getattr(torch, self.dtype)
+        for name, tensor in tensors:
+            narrow = tensor.detach()
+            if tensor.is_floating_point() and theirs.itemsize < tensor.dtype.itemsize:
+                narrow = narrow.to(theirs)
+            columns = None
+            if narrow.ndim == 2:
+                chosen = sampled_columns(narrow.shape[1], self.turn)
+                columns = digest(narrow[:, chosen].t().contiguous())
+            kind = str(narrow.dtype).removeprefix("torch.")
+            self.sent[name] = Sent(tuple(narrow.shape), kind, digest(narrow), columns)
+            yield name, tensor
+
+    def layout(self) -> dict[str, list[str | int]]:
+        """Name -> type and shape of what was sent, as plain values: what an engine needs to look its copies up."""
+        return {name: [sent.dtype, *sent.shape] for name, sent in self.sent.items()}
+
+    def faults(self, held: Held) -> list[str]:
+        """What is wrong with what an engine holds, in words; empty if it has every tensor bit for bit."""
+        said = []
+        if held.empty and not held.unread:
+            said.append(f"{len(held.empty)} of its parameters did not come, '{held.empty[0]}' first")
+        wrong = []
+        for name, found in held.digests.items():
+            sent = self.sent[name]
+            if found != (sent.columns if name in held.packed else sent.whole):
+                wrong.append(name)
+        if wrong:
+            said.append(
+                f"{len(wrong)} of {len(self.sent)} tensors differ from those sent, '{wrong[0]}' first"
+            )
+        lost = [name for name in self.sent if name not in held.digests and name not in held.unread]
+        if lost:
+            said.append(f"{len(lost)} tensors that were sent are not there, '{lost[0]}' first")
+        return [f"{held.where}: {words}" for words in said]
+
+
+def perturbed(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor plainly changed, zeros too, one copy at a time."""
+    for name, tensor in tensors:
+        yield name, (tensor.detach() * 1.25 + 1 / 64 if tensor.is_floating_point() else tensor)
