@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 #: Up to this many columns a packed matrix is read whole; of wider ones `SAMPLED` columns, others in each turn.
 FEW_COLUMNS = 256
 SAMPLED = 16
-#: Elements that are summed at once: what a checksum holds beside the tensor.
-_CHUNK = 2**22
+#: Elements that are summed at once; so few stay in a processor's cache.
+_CHUNK = 2**17
 _FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd, its bits well mixed: 2^64 divided by the golden ratio
 
 
@@ -26,14 +27,22 @@ def digest(tensor: torch.Tensor) -> int:
     import torch
 
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    whole_words = tensor.nbytes % 8 == 0
+    kind = torch.int64 if tensor.nbytes % 8 == 0 else kinds[tensor.element_size()]
     total = 0
-    for number, part in enumerate(tensor.detach().reshape(-1).split(_CHUNK)):
+    for number, part in enumerate(tensor.detach().reshape(-1).split(_CHUNK), start=1):
         plain = part + 0 if part.is_floating_point() else part.contiguous()
-        bits = plain.view(torch.int64 if whole_words else kinds[plain.element_size()]).to(torch.int64)
-        places = torch.arange(1, 1 + bits.numel(), device=part.device) + number * _CHUNK
-        total += int((bits * ((places * _FACTOR) | 1)).sum())
+        words = plain.view(kind).to(torch.int64)
+        sum_of_part = (words * _factors(part.device)[: words.numel()]).sum()
+        total += int(sum_of_part) * ((number * _FACTOR) | 1)
     return total % 2**64
+
+
+@lru_cache(maxsize=8)
+def _factors(device: torch.device) -> torch.Tensor:
+    """An odd number for each place of a part."""
+    import torch
+
+    return (torch.arange(1, 1 + _CHUNK, device=device) * _FACTOR) | 1
 
 
 def sampled_columns(width: int, turn: int) -> list[int]:
@@ -46,7 +55,7 @@ def sampled_columns(width: int, turn: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Sent:
-    """One tensor as it left the learner: shape, the type it is compared in, checksums of all and of some columns."""
+    """One tensor as it left the learner; `columns` is a checksum of some columns of a wide matrix."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -56,7 +65,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Held:
-    """What one engine has: name of a sent tensor -> checksum (of columns where `packed` has the name).
+    """What one engine has: name of a sent tensor -> checksum (of some columns where `packed` has the name).
 
     `empty` are its parameters that nothing sent belongs to; `unread` are sent names for which it has no place that can
     be read (experts that are fused, shards). `where` names the engine.
@@ -87,7 +96,7 @@ class Ledger:
             if tensor.is_floating_point() and theirs.itemsize < tensor.dtype.itemsize:
                 narrow = narrow.to(theirs)
             columns = None
-            if narrow.ndim == 2:
+            if narrow.ndim == 2 and narrow.shape[1] > FEW_COLUMNS:
                 chosen = sampled_columns(narrow.shape[1], self.turn)
                 columns = digest(narrow[:, chosen].t().contiguous())
             kind = str(narrow.dtype).removeprefix("torch.")

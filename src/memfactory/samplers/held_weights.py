@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memfactory.samplers.checksums import digest, sampled_columns
+from memfactory.samplers.checksums import FEW_COLUMNS, digest, sampled_columns
 
 if TYPE_CHECKING:
     import torch
@@ -65,10 +65,11 @@ def held_by_vllm(model: Any, layout: Layout, turn: int, shards: int = 1) -> dict
             part = value[start : start + rows] if value.ndim else value
             digests[name] = digest(part.to(dtype)) if tuple(part.shape) == tuple(shape) else -1
         elif leaf == "weight" and hasattr(module, "cpu_linear") and len(shape) == 2:
-            packed.append(name)
-            digests[name] = digest(
-                _columns(module, shape[1], turn, parameter.dtype)[:, start : start + rows].to(dtype)
-            )
+            if shape[1] > FEW_COLUMNS:
+                packed.append(name)
+            columns = _columns(module, shape[1], turn, parameter.dtype)[:, start : start + rows].to(dtype)
+            # All of a narrow matrix is read: then its rows are compared as any other's.
+            digests[name] = digest(columns.contiguous() if name in packed else columns.t())
         else:
             unread.append(name)
     for name in _stale_heads(model, layout, digests, turn):
@@ -119,13 +120,15 @@ def _columns(module: Any, width: int, turn: int, dtype: torch.dtype) -> torch.Te
 
 def _stale_heads(model: Any, layout: Layout, digests: Mapping[str, int], turn: int) -> Iterator[str]:
     """Sent names of which a layer keeps, beside the weight, a packed copy that is not the weight's."""
+    import torch
+
     for path, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if not hasattr(module, "cpu_linear") or weight is None or weight.ndim != 2 or not weight.numel():
             continue
         chosen = sampled_columns(weight.shape[1], turn)
         copy = _columns(module, weight.shape[1], turn, weight.dtype)
-        if digest(copy) != digest(weight.detach()[:, chosen].t().contiguous()):
+        if not torch.equal(copy, weight.detach()[:, chosen].t()):
             ours = f"{path.removesuffix('.base_layer')}.weight"
             if ours in layout:
                 yield ours

@@ -32,6 +32,8 @@ class ScriptedSampler:
     log-probabilities are 0: a script is certain.
     """
 
+    scripted = True
+    """What it says does not depend on weights, so that they changed cannot show in it."""
     takes_weights = False
     """Nothing that learns can be tried here; `--dry-run` and `train` refuse it by this."""
 

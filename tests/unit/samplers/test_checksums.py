@@ -12,10 +12,8 @@ from memfactory.samplers.checksums import FEW_COLUMNS, Held, Ledger, digest, per
 
 def by_hand(words: list[int]) -> int:
     """The rule in plain integers: each 64-bit word times an odd number of its place, modulo 2^64."""
-    return (
-        sum(word * (((place * 0x9E3779B97F4A7C15) | 1) % 2**64) for place, word in enumerate(words, 1))
-        % 2**64
-    )
+    golden = 0x9E3779B97F4A7C15
+    return sum(word * ((place * golden) % 2**64 | 1) for place, word in enumerate(words, 1)) * golden % 2**64
 
 
 def test_the_rule_by_hand() -> None:
@@ -57,14 +55,27 @@ def test_a_ledger_says_what_is_wrong() -> None:
     assert dict(ledger.watch(tensors.items())).keys() == tensors.keys()
     assert ledger.layout() == {"a": ["bfloat16", 1, 2], "b": ["bfloat16", 2]}
     right = {name: digest(tensor.bfloat16()) for name, tensor in tensors.items()}
-    columns = digest(tensors["a"].bfloat16().t().contiguous())
     assert ledger.faults(Held(right)) == []
-    assert ledger.faults(Held({**right, "a": columns}, packed=["a"])) == []
     assert ledger.faults(Held({"b": right["b"]}, unread=["a"], empty=["fused"])) == []
     [said] = ledger.faults(Held({**right, "a": 1}, where="http://s"))
     assert said == "http://s: 1 of 2 tensors differ from those sent, 'a' first"
     assert "2 of its parameters did not come, 'c' first" in ledger.faults(Held(right, empty=["c", "d"]))[0]
     assert "1 tensors that were sent are not there, 'b'" in ledger.faults(Held({"a": right["a"]}))[0]
+
+
+def test_of_wide_packed_matrices_some_columns_are_compared() -> None:
+    wide = torch.randn(5, FEW_COLUMNS + 44)
+    ledger = Ledger("float32", turn=7)
+    list(ledger.watch([("w", wide)]))
+    chosen = wide[:, sampled_columns(wide.shape[1], 7)].t().contiguous()
+    assert ledger.faults(Held({"w": digest(chosen)}, packed=["w"])) == []
+    assert ledger.faults(Held({"w": digest(chosen + 1)}, packed=["w"]))
+
+
+def test_parts_beyond_the_first_count_too() -> None:
+    long = torch.zeros(2**18 + 2)
+    places = (0, 2**17, 2**18, 2**18 + 1)
+    assert len({digest(long.index_fill(0, torch.tensor([place]), 1.0)) for place in places}) == 4
 
 
 def test_a_perturbation_changes_every_tensor() -> None:

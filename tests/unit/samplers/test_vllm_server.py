@@ -127,7 +127,7 @@ def test_a_server_that_takes_no_weights_is_found_out(
     assert figures == {"sync/tensors_compared": float(len(weights(2.0))), "sync/tensors_unread": 0.0}
     transfer(sampler, learner, version=1, changed=True)
     fakes[1].fault = "deaf"
-    with pytest.raises(ParityError, match=f"weights of version 2 did not arrive: {fakes[1].url}: 2 of 2"):
+    with pytest.raises(ParityError, match=f"weights of version 2 did not arrive: {fakes[1].url}: 3 of 3"):
         transfer(sampler, learner, version=2)
 
 
