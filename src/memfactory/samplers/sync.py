@@ -38,6 +38,7 @@ def sync_and_check(
     Returns `sync/seconds`, and the metrics of `transfer` and `check_parity`. Raises `ParityError` if a tensor did not
     arrive, or over `threshold`. Under several ranks each has a sampler of its own.
     """
+    first = first and not getattr(sampler, "scripted", False)
     start = time.perf_counter()
     changed: list[Completion] = []
     if first:
@@ -47,7 +48,7 @@ def sync_and_check(
         changed = _drawn(sampler, _requests(prompts, tokens, temperature))
     figures = transfer(sampler, learner, version, ranks, turn)
     seconds = time.perf_counter() - start
-    if first and not getattr(sampler, "scripted", False):
+    if first:
         _require_noticed(changed, _drawn(sampler, _requests(prompts, tokens, temperature)), ranks)
     return {
         "sync/seconds": seconds,
