@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -36,10 +37,12 @@ from memfactory.data.traces import Trace
 from memfactory.evaluation.judged import judge_lines
 from memfactory.evaluation.runner import SetResult, evaluate_sets
 from memfactory.learners.base import Learner
+from memfactory.models.source import resolve_model
 from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.recipe.render import to_yaml
 from memfactory.samplers.sync import parity_threshold
+from memfactory.training.inputs import INPUTS, check_inputs, files_of, named_files
 from memfactory.training.rl import GroupSettings, RolloutSource
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.sft import SFT_OBJECTIVE, TraceSource
@@ -107,6 +110,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
             if ranks.first and run.path.is_dir():
                 # A new folder is made only when nothing can be wrong with the input any more.
                 run.acquire()
+            inputs = _check_inputs(recipe, run, fresh, view) if ranks.first else {}
             view.say("loading model, data and engine")
             source, learner, objective = (
                 _rl(recipe, view, ranks) if recipe.schema.stage == "rl" else _sft(recipe, view, ranks)
@@ -116,6 +120,7 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                 if fresh:
                     run.clear()
                 run.written.replace_text(run.recipe_path, recipe.to_yaml())
+                run.written.replace_json(run.path / INPUTS, inputs)
                 view.log_to(lambda line: run.written.append(run.path / "log.txt", line))
                 newest = run.checkpoints.newest_whole(view.say)
                 if recipe.schema.tracker["type"] != "none":
@@ -146,6 +151,24 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
             run.release()
             if source is not None:
                 source.close()
+
+
+def _check_inputs(recipe: Recipe, run: RunFolder, fresh: bool, view: TrainingView) -> dict[str, Any]:
+    """Checksums of what the run is made of; raises `BadInput` for what differs from what it began with."""
+    schema, plain = recipe.schema, recipe.plain
+    paths = {
+        "model.path": schema.model.path,
+        **{f"roles.{name}.path": role.path for name, role in schema.roles.items()},
+    }
+    files = [
+        found for key in ("data", "agent", "reward", "environment") for found in named_files(key, plain[key])
+    ]
+    for key, path in paths.items():
+        if path is not None:
+            folder = resolve_model(path, trust_remote_code=schema.model.trust_remote_code)
+            files += files_of(key, folder)
+    known = RunFolder(run.path / "nowhere") if fresh else run
+    return check_inputs(known, files, [Path(name) for name in schema.plugins], view.say)
 
 
 def _leave_others(stopped: Stopped, console: Console) -> None:
