@@ -26,7 +26,7 @@ from memfactory.models.thinking import thinking_remark
 from memfactory.recipe.build import build_component, build_rubric, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.recipe.roles import POLICY, called_in, other_roles, server_spec
-from memfactory.recipe.schema import RoleConfig
+from memfactory.recipe.schema import RecipeSchema, RoleConfig
 from memfactory.rollouts.collect import Collector, ProgressFn
 from memfactory.rollouts.spread import SpreadCollector
 from memfactory.samplers.base import Sampler
@@ -124,7 +124,7 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
     shared = divided(schema.sampler, 1 + sum(roles[role].sampler is None for role in own))
     # Only the policy's engine is ever synced, and so can be woken; the others are as they were loaded.
     frozen = {key: value for key, value in shared.items() if key != "sleep"}
-    rank = int(schema.learner.get("lora_rank") or 0) if training else 0
+    rank = _adapter_rank(schema) if training else 0
     cast = Cast(_start(recipe, shared, policy, ranks, lora_rank=rank))
     try:
         for role, config in roles.items():
@@ -149,6 +149,21 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
         cast.close()
         raise
     return cast
+
+
+def _adapter_rank(schema: RecipeSchema) -> int:
+    """Rank of the adapters that a sampler could be given alone; 0 where only merged weights are the policy.
+
+    The rounded base of QLoRA is the learner's alone, and vLLM's adapters are of linear layers.
+    """
+    learner = schema.learner
+    embeds = any(
+        target.rpartition(".")[2] in ("lm_head", "embed_tokens")
+        for target in learner.get("lora_targets") or ()
+    )
+    if schema.sampler.get("adapter_sync") is None and (learner.get("quantization") or embeds):
+        return 0
+    return int(learner.get("lora_rank") or 0)
 
 
 def _require_finite(recipe: Recipe, policy: Policy, *, training: bool) -> None:

@@ -16,6 +16,7 @@ from memfactory.samplers.base import SHARED, AdapterFiles, Layout
 from memfactory.samplers.checks import check_request
 from memfactory.samplers.checksums import Held
 from memfactory.samplers.driver import Driver
+from memfactory.samplers.vllm_adapters import wants_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,8 @@ class VllmConfig:
     `kv_cache_gb` and `gpu_memory_utilization` are for all engines with these settings together: a frozen role
     without settings of its own takes an equal part.
     `sleep` (GPU): during the learner's update the engine gives back the memory of its weights and cache.
-    `adapter_sync`: under LoRA each sync hands over the adapters alone, and the engine adds them to its own weights.
+    `adapter_sync`: under LoRA each sync hands over the adapters alone, and the engine adds them to its own weights
+    (None: where the weights have 16 bits, because merging would round the first updates away).
     """
 
     kv_cache_gb: Positive = field(default=1.0, metadata=SHARED)
@@ -48,7 +50,7 @@ class VllmConfig:
     tensor_parallel_size: AtLeastOne = 1
     async_scheduling: bool = False
     sleep: bool = False
-    adapter_sync: bool = False
+    adapter_sync: bool | None = None
 
     def __post_init__(self) -> None:
         if self.tensor_parallel_size > 1:
@@ -75,7 +77,7 @@ class VllmSampler:
         tensor_parallel_size: int = 1,
         async_scheduling: bool = False,
         sleep: bool = False,
-        adapter_sync: bool = False,
+        adapter_sync: bool | None = None,
         *,
         model_folder: Path,
         codec: Codec,
@@ -98,6 +100,7 @@ class VllmSampler:
         self.max_model_len = max_model_len
         self.policy_version = 0
         self.dtype = dtype
+        adapters = wants_adapters(adapter_sync, dtype, lora_rank)
         options: dict[str, object] = {
             "dtype": dtype,
             "max_model_len": max_model_len,
@@ -122,10 +125,10 @@ class VllmSampler:
             cpu_cache_bytes=math.ceil(kv_cache_gb * 2**30),
             enforce_eager=enforce_eager,
             options=options,
-            lora_rank=lora_rank if adapter_sync else 0,
+            lora_rank=lora_rank if adapters else 0,
             sleeps=sleep,
         )
-        self.takes_adapters = adapter_sync and lora_rank > 0
+        self.takes_adapters = adapters
         self._driver = Driver(self._engine, "vllm")
 
     async def sample(self, request: SamplingRequest) -> Completion:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from memfactory.samplers.base import AdapterFiles
 
 
+def wants_adapters(setting: bool | None, dtype: str, lora_rank: int) -> bool:
+    """Whether a sync hands over adapters alone: as `adapter_sync` says, and for None where merging would round.
+
+    Merged into 16-bit weights, the first updates of an adapter are mostly lost to rounding; in float32 nothing is, and
+    vLLM's kernels on a GPU take no float32.
+    """
+    return lora_rank > 0 and (dtype != "float32" if setting is None else setting)
+
+
 def slot_rank(rank: int) -> int:
     """The smallest rank for which vLLM has slots, and into which `rank` fits. Raises `BadInput` if there is none."""
     from vllm.config.lora import MaxLoRARanks
@@ -22,7 +31,7 @@ def slot_rank(rank: int) -> int:
     if not fitting:
         raise BadInput(
             f"sampler.adapter_sync: vLLM takes adapters of rank {sizes[-1]} at most, and learner.lora_rank is {rank}; "
-            "lower it, or leave sampler.adapter_sync out"
+            "lower it, or set sampler.adapter_sync=false"
         )
     return int(fitting[0])
 

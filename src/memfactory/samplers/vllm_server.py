@@ -31,7 +31,7 @@ from memfactory.samplers.managed_server import (
 from memfactory.samplers.router import Router
 from memfactory.samplers.serve_command import serve_arguments, serve_environment
 from memfactory.samplers.server_process import ServerProcess
-from memfactory.samplers.vllm_adapters import slot_rank
+from memfactory.samplers.vllm_adapters import slot_rank, wants_adapters
 from memfactory.samplers.vllm_client import UNIX, VllmClient
 from memfactory.samplers.weight_transfer import GpuTransfer, Transfer, WeightFolder, open_gpu_engine
 
@@ -62,7 +62,8 @@ class VllmServerConfig:
     say where each runs. Weights go through a folder (`transfer: folder`; `weights_dir` names one that servers on other
     machines see too) or by vLLM's own `nccl` or `ipc` (not run on a GPU). A server that does not answer within
     `timeout_s` or fails is waited for, at most `wait_s`; one of the run's own is restarted. `server_args` follow
-    `vllm serve`. `adapter_sync` (with `transfer: folder`): under LoRA each sync hands over adapters alone. The other
+    `vllm serve`. `adapter_sync` (with `transfer: folder`): under LoRA each sync hands over adapters alone (None: to
+    the run's own servers, where the weights have 16 bits). The other
     fields are those of the sampler `vllm`.
     Servers of the run's own listen at Unix sockets that only its user can reach, with a key that only the run knows.
     """
@@ -80,7 +81,7 @@ class VllmServerConfig:
     wait_s: Seconds = 600.0
     api_key_env: str = "VLLM_API_KEY"
     server_args: tuple[str, ...] = ()
-    adapter_sync: bool = False
+    adapter_sync: bool | None = None
     kv_cache_gb: Positive = field(default=1.0, metadata=SHARED)
     gpu_memory_utilization: PartOfGpu = field(default=0.9, metadata=SHARED)
     max_num_seqs: AtLeastOne = 256
@@ -130,7 +131,7 @@ class VllmServerSampler:
         wait_s: float = 600.0,
         api_key_env: str = "VLLM_API_KEY",
         server_args: Sequence[str] = (),
-        adapter_sync: bool = False,
+        adapter_sync: bool | None = None,
         kv_cache_gb: float = 1.0,
         gpu_memory_utilization: float = 0.9,
         max_num_seqs: int = 256,
@@ -157,7 +158,12 @@ class VllmServerSampler:
         self.max_model_len = max_model_len
         self.dtype = dtype
         self._ranks = ranks
-        self.takes_adapters = adapter_sync and lora_rank > 0
+        # Servers of others may have been started without a place for adapters.
+        self.takes_adapters = wants_adapters(
+            False if adapter_sync is None and (urls or transfer != "folder") else adapter_sync,
+            dtype,
+            lora_rank,
+        )
         self._held = HeldWeights(adapters=self.takes_adapters)
         self._sent = 0
         self._nonce = ranks.broadcast(uuid.uuid4().hex[:8])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from memfactory.core.errors import BadInput
-from memfactory.samplers.vllm_adapters import AdapterSlot, slot_rank
+from memfactory.samplers.vllm_adapters import AdapterSlot, slot_rank, wants_adapters
 
 pytest.importorskip("vllm")
 
@@ -63,3 +63,20 @@ def test_ranks_are_those_that_vllm_has_slots_for() -> None:
     assert [slot_rank(rank) for rank in (1, 2, 8, 9, 64, 300)] == [1, 8, 8, 16, 64, 320]
     with pytest.raises(BadInput, match=r"rank 512 at most, and learner\.lora_rank is 600"):
         slot_rank(600)
+
+
+@pytest.mark.parametrize(
+    ("setting", "dtype", "rank", "wanted"),
+    [
+        (None, "bfloat16", 8, True),
+        (None, "float32", 8, False),
+        (None, "bfloat16", 0, False),
+        (False, "bfloat16", 8, False),
+        (True, "float32", 8, True),
+        (True, "float32", 0, False),
+    ],
+)
+def test_adapters_are_handed_over_where_merging_would_round(
+    setting: bool | None, dtype: str, rank: int, wanted: bool
+) -> None:
+    assert wants_adapters(setting, dtype, rank) is wanted
