@@ -189,10 +189,17 @@ def _start_tracker(tracker: GuardedTracker, run: RunFolder, step: int, recipe: R
 
 def _show_if_finished(run: RunFolder, console: Console) -> bool:
     summary_path = run.path / "summary.json"
-    if not (summary_path.exists() and run.final_path.exists()):
+    if not (summary_path.exists() and run.final_is_whole()):
         return False
     console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False, markup=False)
-    write_summary(run, json.loads(summary_path.read_text(encoding="utf-8")), console)
+    try:
+        write_summary(run, json.loads(summary_path.read_bytes()), console)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise BadInput(
+            f"{summary_path}: not readable ({why}); move it away, and the same command makes it anew from the last "
+            "checkpoint"
+        ) from None
     return True
 
 

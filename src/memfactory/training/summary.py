@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from memfactory.core.errors import BadInput
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.stalls import nothing_learned, warnings
 
@@ -66,8 +68,21 @@ def write_summary(run: RunFolder, summary: Mapping[str, Any], console: Console) 
 
 def _evaluation(run: RunFolder, label: str) -> dict[str, Any]:
     """The sets of an evaluation of the run; none when it was not made."""
-    path = run.path / "evaluation" / f"{label}.json"
-    sets: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["sets"] if path.exists() else {}
+    path = run.evaluation_path / f"{label}.json"
+    return _sets(path) if path.exists() else {}
+
+
+def _sets(path: Path) -> dict[str, Any]:
+    """The sets in a file of `evaluation/`. Raises `BadInput` when it is damaged."""
+    try:
+        sets = json.loads(path.read_bytes())["sets"]
+        if not isinstance(sets, dict) or not all(isinstance(found, dict) for found in sets.values()):
+            raise ValueError("it holds no sets")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise BadInput(
+            f"{path}: not readable ({why}); move it away, and the evaluation is made anew"
+        ) from None
     return sets
 
 
@@ -164,7 +179,7 @@ def _example(run: RunFolder, metric: str) -> str:
     paths = [run.path / "evaluation" / f"{label}.json" for label in ("before", "after")]
     if not all(path.exists() for path in paths):
         return ""
-    before, after = (json.loads(path.read_text(encoding="utf-8"))["sets"] for path in paths)
+    before, after = map(_sets, paths)
     for name in before:
         old = {p["task_id"]: p for p in before[name].get("predictions", [])}
         for new in after[name].get("predictions", []):
