@@ -168,7 +168,7 @@ def test_listings_have_one_line_each(capsys: pytest.CaptureFixture[str]) -> None
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:2] == ["sampler", "vllm"] for line in lines)
     assert run(["components", "agent", "memagent"]) == 0
-    assert "block_tokens: int = 5000" in capsys.readouterr().out
+    assert "block_tokens: AtLeastOne = 5000" in capsys.readouterr().out
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("memfactory ")
 
