@@ -19,6 +19,8 @@ from memfactory.core.errors import BadInput, DiskError
 
 WEIGHTS, OPTIMIZER, FACTS = "trainable.safetensors", "optimizer.pt", "learner.json"
 FORMAT = 1
+#: In what torch says when it cannot write; other RuntimeErrors have other causes.
+_OF_WRITING = ("pytorchstreamwriter", "inline_container", "iostream", "file")
 
 
 @contextmanager
@@ -28,11 +30,18 @@ def writing(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, SafetensorError) as error:
-        raise DiskError(f"cannot write {folder}: {error}") from error
+        raise _cannot_write(folder, error) from error
     except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error) and "file" not in str(error).lower():
+        if not any(word in str(error).lower() for word in _OF_WRITING):
             raise
-        raise DiskError(f"cannot write {folder}: {str(error).splitlines()[0]}") from error
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder: Path, error: Exception) -> DiskError:
+    why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return DiskError(
+        f"cannot write {folder}: {why}; is the disk full? free some space and run the same command again"
+    )
 
 
 def write_policy(
