@@ -216,7 +216,8 @@ class OpenAIChat:
             return f"; the key is that of the environment variable {self._key_env}"
         if error.status == 404:
             missing = "" if self.base_url.endswith("/v1") else ", and is /v1 missing at the end of base_url?"
-            return f"; is there a model '{self.model}'{missing or '?'}"
+            what = "does it list its models" if self.model is None else f"is there a model '{self.model}'"
+            return f"; {what}{missing or '?'}"
         name = named_parameter(error.words, error.sent)
         return "" if name is None else f"; leave_out: [{name}] asks without it, extra_body sends others"
 

@@ -154,6 +154,16 @@ def test_an_unknown_refusal_is_the_prompts_fault_if_another_prompt_is_answered(s
         sample(OpenAISampler(server.url, model="m"))
 
 
+def test_an_address_without_v1_and_a_model_that_is_not_there(server: Server) -> None:
+    server.script = [404]
+    with pytest.raises(
+        ServiceError, match=r"answered 404: status 404; is there a model 'm', and is /v1 missing at"
+    ):
+        sample(OpenAISampler(server.url.removesuffix("/v1"), model="m"))
+    with pytest.raises(ServiceError, match=r"; is there a model 'm'\?$"):
+        sample(OpenAISampler(server.url, model="m"))
+
+
 def test_a_server_without_quota_is_not_asked_again(server: Server) -> None:
     server.script = [
         (429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}})
