@@ -123,6 +123,20 @@ def _cases(ranks: Ranks, folder: Path, local: Path, policy: Path) -> None:
         _others(ranks, folder)
         _rounded(ranks, folder, policy)
         _parity(ranks, folder, policy)
+        _from_folder(ranks, folder, policy)
+
+
+def _from_folder(ranks: Ranks, folder: Path, policy: Path) -> None:
+    """ZeRO-3 from files, with a reference: whether the whole model was ever moved, and what both say of some rows."""
+    from memfactory.learners.deepspeed_engine import ScoringModule
+
+    moved: list[str] = []
+    ScoringModule.to = lambda self, *rest, **more: moved.append("whole") or self  # type: ignore[method-assign]
+    learner = make("kl", ranks, model=policy, zero_stage=3)
+    del ScoringModule.to
+    rows = random_rows(count=5, seed=3)
+    scores = learner.logprobs(rows), [found.tolist() for found in learner._score_reference(rows, 1.0)]
+    keep(folder, "from-folder", ranks, {"moved": float(len(moved))}, scores)
 
 
 def _others(ranks: Ranks, folder: Path) -> None:
@@ -262,6 +276,13 @@ def test_adapters_on_4_bits_and_packed_rows_give_the_same(
         metrics, tensors = torch.load(ranks_ran / f"nf4-{name}-rank{rank}.pt")
         assert farthest(tensors, weights(alone)) < 1e-5
         assert metrics["loss"] == pytest.approx(expected["loss"], rel=1e-4, abs=1e-5)
+
+
+def test_the_whole_model_is_never_moved_under_zero_3(ranks_ran: Path) -> None:
+    for rank in range(2):
+        metrics, (policy, reference) = torch.load(ranks_ran / f"from-folder-rank{rank}.pt")
+        assert metrics == {"moved": 0.0}
+        assert policy == reference
 
 
 def test_parity_counts_the_worst_rank_on_every_rank(ranks_ran: Path) -> None:
