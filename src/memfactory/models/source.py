@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from memfactory.core.address import masked
 from memfactory.core.compat import prepare_imports, quiet_stderr
 from memfactory.core.errors import BadInput, DiskError, ServiceError, did_you_mean
 from memfactory.core.files import AlreadyThereError, new_folder
+from memfactory.core.manifest import MANIFEST, damage, read_manifest
 from memfactory.core.route import check_environment, proxy_for
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHTS = {".safetensors", ".bin"}
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -35,6 +38,8 @@ def resolve_model(path: str, *, trust_remote_code: bool = False, weights: bool =
     if path in ALIASES:  # a folder of that name is ./tiny
         return ALIASES[path]()
     if folder.is_dir():
+        if weights:
+            _require_whole_weights(folder)
         return check_model_folder(folder, weights=weights)
     if folder.exists():
         raise BadInput(f"model.path: '{path}' is a file; name the folder that holds it")
@@ -85,6 +90,18 @@ def _check_model(folder: Path) -> None:
     if not isinstance(kind, str):
         raise BadInput(f"{config}: model_type is not a name")
     _check_weights(folder)
+
+
+def _require_whole_weights(folder: Path) -> None:
+    """Raise `BadInput` if weights that a run or an export wrote are not as they were written."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    weights = {name: entry for name, entry in manifest.files.items() if Path(name).suffix in _WEIGHTS}
+    if wrong := damage(folder, replace(manifest, files=weights)):
+        raise BadInput(
+            f"{folder}: {wrong}; put it back from a copy, or delete {MANIFEST} there if you changed it yourself"
+        )
 
 
 def _check_weights(folder: Path) -> None:

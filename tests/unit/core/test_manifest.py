@@ -19,6 +19,7 @@ from memfactory.core.manifest import (
     require_ours,
     seal,
 )
+from memfactory.models.source import resolve_model
 
 
 @pytest.fixture
@@ -136,3 +137,15 @@ def test_without_a_manifest_everything_is_foreign(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     assert foreign_files(tmp_path) == ["config.json", "link"]
     assert foreign_files(tmp_path / "link") == ["link"] and not remove_ours(tmp_path / "link")
+
+
+def test_weights_that_are_not_what_was_written_are_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    (tmp_path / "config.json").write_text("{}")
+    seal(tmp_path, "policy")
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    with pytest.raises(BadInput, match="no model_type"):  # what is no weights may be changed
+        resolve_model(str(tmp_path))
+    flip_a_bit(tmp_path / "model.safetensors")
+    with pytest.raises(BadInput, match=r"model\.safetensors is not what was written"):
+        resolve_model(str(tmp_path))
