@@ -86,6 +86,7 @@ def test_damage_is_named(what: str, sealed: Path) -> None:
         b"[" * 100_000,
         b"9" * 6000,
     ],
+    ids=range(8),
 )
 def test_an_unreadable_manifest_is_one_line_and_proves_nothing(content: bytes, sealed: Path) -> None:
     (sealed / MANIFEST).write_bytes(content)

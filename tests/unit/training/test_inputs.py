@@ -72,7 +72,9 @@ def test_a_plugin_that_changed_is_told(data: Path, tmp_path: Path) -> None:
     assert start(data, run)[0].startswith("warning: plugin plugin.py has changed since this run began")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"format": 1, "files": 3}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b'{"format": 1, "files": 3}', b"[" * 100_000], ids=range(6)
+)
 def test_a_damaged_list_is_one_line(content: bytes, data: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     start(data, run)
