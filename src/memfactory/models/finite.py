@@ -6,29 +6,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memfactory.core.compat import prepare_imports
 from memfactory.core.errors import BadInput
+from memfactory.models.weight_files import WeightFiles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def require_finite_files(folder: Path, key: str, name: str | None = None) -> None:
-    """Read every safetensors file of `folder` once, a tensor at a time; other kinds of files are not looked at.
+    """Read every weight file of a model folder once, a tensor at a time (see `weight_files.weight_paths`).
 
     Raises `BadInput` for a weight that is NaN or infinite, or a file that cannot be read, with the recipe's `key` and
     the folder's `name` there.
     """
-    prepare_imports()
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt") as file:
-                tensors = ((tensor, file.get_tensor(tensor)) for tensor in file.keys())  # noqa: SIM118
-                require_finite(tensors, f"{key}: {name or folder}")
-        except (OSError, SafetensorError) as error:
-            raise BadInput(f"{key}: {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    files = WeightFiles(folder, key)
+    require_finite(((tensor, files[tensor]) for tensor in files), f"{key}: {name or folder}")
 
 
 def require_finite_model(model: Any, where: str) -> None:

@@ -9,6 +9,7 @@ every run.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -126,8 +127,19 @@ class Driver:
     def _resolve(self, finished: list[tuple[int, Completion]]) -> None:
         for number, completion in sorted(finished, key=lambda item: item[0]):
             waiting = self._running.pop(number, None)
-            if waiting is not None and not waiting.future.done():
+            if waiting is None or waiting.future.done():
+                continue
+            if all(map(math.isfinite, completion.logprobs)):
                 waiting.future.set_result(completion)
+            else:
+                waiting.future.set_exception(ServiceError(self._no_numbers(waiting.request)))
+
+    def _no_numbers(self, request: SamplingRequest) -> str:
+        where = f"{request.label}: " if request.label else ""
+        return (
+            f"{where}the {self._name} engine computes log-probabilities that are no numbers; its weights have diverged "
+            "or are damaged: take a checkpoint from before"
+        )
 
     def _fail(self, error: Exception) -> None:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -35,16 +35,36 @@ def test_large_but_finite_numbers_pass(tmp_path: Path) -> None:
         require_finite_files(tmp_path, "model.path")
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_torchs_own_files_are_read_where_there_are_no_others(tmp_path: Path, old: bool) -> None:
+    """Engines load them too, and nobody looks at what those have loaded; in shards as in one, of any age."""
+    one, two = tmp_path / "pytorch_model-00001-of-00002.bin", tmp_path / "pytorch_model-00002-of-00002.bin"
+    torch.save({"a": torch.ones(3)}, one, _use_new_zipfile_serialization=not old)
+    torch.save({"b": torch.ones(2)}, two, _use_new_zipfile_serialization=not old)
+    (tmp_path / "training_args.bin").write_bytes(b"no weights")
+    require_finite_files(tmp_path, "model.path")
+    torch.save({"b": torch.tensor([0.0, math.nan])}, two, _use_new_zipfile_serialization=not old)
+    with pytest.raises(BadInput, match=r"^model\.path: mine: weights hold NaN or infinity \('b'\)"):
+        require_finite_files(tmp_path, "model.path", "mine")
+    two.write_bytes(one.read_bytes()[:50])
+    with pytest.raises(BadInput, match=r"^model\.path: .*00002-of-00002\.bin cannot be read"):
+        require_finite_files(tmp_path, "model.path")
+    save_file({"a": torch.ones(3)}, tmp_path / "model.safetensors")  # then nobody reads the others
+    require_finite_files(tmp_path, "model.path")
+
+
 def test_a_loaded_model_is_looked_at_too(tmp_path: Path) -> None:
-    """Weights in files of other kinds are only seen once they are loaded."""
     folder = random_policy(tmp_path / "m")
     model = load_policy(folder, device="cpu")
     with torch.no_grad():
         model.model.norm.weight[0] = math.nan
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    require_finite_files(folder, "model.path")
-    with pytest.raises(BadInput, match=r"^model\.path: .*'model\.norm\.weight'"):
-        load_policy(folder, device="cpu")
+    for look in (
+        lambda: require_finite_files(folder, "model.path"),
+        lambda: load_policy(folder, device="cpu"),
+    ):
+        with pytest.raises(BadInput, match=r"^model\.path: .*'model\.norm\.weight'"):
+            look()
     with pytest.raises(BadInput, match="'x'"):
         require_finite([("x", torch.tensor([math.nan]))], "here")

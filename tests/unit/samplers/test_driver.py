@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +51,21 @@ class CountingEngine:
             del self.left[number]
         # Out of order on purpose: the driver must put them right.
         return [(n, Completion((n,), (0.0,), "stop")) for n in reversed(done)]
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_a_log_probability_that_is_no_number_is_one_line_and_no_completion(odd: float) -> None:
+    class Diverged(CountingEngine):
+        def step(self) -> list[tuple[int, Completion]]:
+            return [
+                (n, replace(completion, logprobs=(odd,)) if n == 1 else completion)
+                for n, completion in super().step()
+            ]
+
+    first, second, third = run(Driver(Diverged(), "fake"), 1, 2, 3)
+    assert isinstance(first, Completion) and isinstance(third, Completion)
+    assert isinstance(second, ServiceError)
+    assert str(second).startswith("the fake engine computes log-probabilities that are no numbers")
 
 
 @pytest.fixture
