@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 def check_lengths(recipe: Recipe, policy: Policy) -> None:
     """Refuse an agent whose own lengths exceed the context of whoever plays the module.
 
-    Replies (`*_tokens`) are compared for every agent; full blocks with memory and prompt where the agent's class tells
-    by `longest_calls`. Raises `BadInput` that names the key.
+    Replies (`extractor_tokens` of the module `extractor`) are compared for every module that asks a model; full blocks
+    with memory and prompt where the agent's class tells by `longest_calls`. Raises `BadInput` that names the key.
     """
     schema = recipe.schema
     agent = registry.get("agent", schema.agent["type"])
     for name, value in schema.agent.items():
-        if name.endswith("_tokens") and isinstance(value, int) and value >= policy.max_model_len:
+        if not name.endswith("_tokens") or not _is_of_a_reply(name, schema.agent):
+            continue
+        if isinstance(value, int) and value >= policy.max_model_len:
             raise recipe.error(
                 f"agent.{name}",
                 f"{value} tokens leave nothing of the context of {policy.max_model_len} tokens "
@@ -51,6 +54,17 @@ def check_lengths(recipe: Recipe, policy: Policy) -> None:
                 f"a full prompt of module '{module}' and its reply are {wanted} tokens, the context has {limit}; "
                 "lower the agent's lengths or raise model.max_model_len",
             )
+
+
+def _is_of_a_reply(name: str, agent: Mapping[str, Any]) -> bool:
+    """Whether `<module>_tokens` belongs to a module of this agent that asks a model."""
+    module = name.removesuffix("_tokens")
+    specs = [spec for key, spec in agent.items() if key.startswith(module) and isinstance(spec, Mapping)]
+    return any(
+        getattr(registry.get("module", spec["type"]).build, "asks_model", True)
+        for spec in specs
+        if "type" in spec
+    )
 
 
 def check_learner(recipe: Recipe, ranks: Ranks = ALONE) -> None:

@@ -62,6 +62,7 @@ class LinearReranker:
     """
 
     needs_vectors = True
+    asks_model = False
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class AddAlways:
     """Every topic is a memory of its own; no model is asked."""
 
     similar = 0
+    asks_model = False
 
     async def decide(
         self, topic: Topic, similar: Sequence[MemoryItem], model: ChatModel, max_tokens: int

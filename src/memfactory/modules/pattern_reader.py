@@ -29,6 +29,8 @@ class PatternReader:
     decides.
     """
 
+    asks_model = False
+
     async def answer(
         self, question: str, memories: Sequence[MemoryItem], model: ChatModel, max_tokens: int
     ) -> DistilledAnswer:

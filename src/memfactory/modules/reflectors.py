@@ -76,6 +76,8 @@ class TurnsReflectorConfig:
 class TurnsReflector:
     """Every turn is a topic of its own, word by word; no model is asked."""
 
+    asks_model = False
+
     def __init__(self, speakers: bool = True) -> None:
         self.speakers = speakers
 

@@ -103,6 +103,7 @@ class RetrievalOrder:
     """Keeps the order of retrieval: what a reranker must beat."""
 
     needs_vectors = False
+    asks_model = False
 
     def check(self, bank: MemoryBank) -> None:
         """Any bank will do."""

@@ -112,7 +112,7 @@ def test_a_benchmark_that_builds_upon_another_has_its_own_name_and_length() -> N
             "sets: {a: {type: jsonl, path: x}}\nmetrics: f1\n",
             "mine.yaml: evaluation.metrics: expected a list",
         ),
-        ("- sets\n", "mine.yaml: a recipe is a mapping"),
+        ("- sets\n", "mine.yaml: expected a mapping of keys, got a list"),
     ],
 )
 def test_a_wrong_benchmark_file_is_one_line_with_its_name(text: str, message: str, benchmark: str) -> None:

@@ -61,7 +61,10 @@ def test_remedies_that_are_printed_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["agent.block_tokens=300"], "agent.block_tokens: 300 tokens leave nothing of the context of 256"),
+        (
+            ["agent.block_tokens=300"],
+            "agent.block_tokens: a full prompt of module 'memory' and its reply are 332 tokens, the context has 256",
+        ),
         (["agent.answer_tokens=256"], "agent.answer_tokens: 256 tokens leave nothing"),
         (["agent.block_tokens=240"], "agent.block_tokens: a full prompt of module 'memory' and its reply"),
         (["model.max_model_len=48"], "agent.block_tokens: a full prompt of module 'memory' and its reply"),
@@ -72,6 +75,13 @@ def test_lengths_beyond_the_context_are_refused(overrides: list[str], told: str)
     with pytest.raises(BadInput) as caught:
         open_policy(load_recipe("memagent", overrides))
     assert told in str(caught.value)
+
+
+def test_replies_of_modules_that_ask_no_model_may_be_of_any_length() -> None:
+    """RMM's tiny recipes reflect, merge and answer without a model."""
+    open_policy(load_recipe("rmm", ["agent.answer_tokens=4000", "agent.reranker_tokens=4000"]))
+    with pytest.raises(BadInput, match=r"agent\.manager_tokens"):
+        open_policy(load_recipe("memory_r1", ["agent.manager_tokens=4000"]))
 
 
 def test_the_dry_run_and_the_command_say_the_same_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,7 @@ def test_launched_only_where_nobody_launched(
 
     done: list[str] = []
     monkeypatch.setattr(launch, "launch", lambda arguments, layout: done.append(f"launch {arguments}") or 0)
-    monkeypatch.setattr(core, "join_ranks", lambda environment: "ranks")
+    monkeypatch.setattr(core, "join_ranks", lambda environment: core.ALONE)
     code = on_ranks(Layout(**layout), ["train", "x"], lambda ranks: done.append("work") or 0, environment)
     assert code == 0
     assert done == (["launch ['train', 'x']"] if launches else ["work"])
