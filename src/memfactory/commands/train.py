@@ -41,7 +41,9 @@ from memfactory.models.source import resolve_model
 from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe
 from memfactory.recipe.render import to_yaml
+from memfactory.samplers.base import takes_adapters
 from memfactory.samplers.sync import parity_threshold
+from memfactory.training.final_policy import FINAL, look_at_final, rounding_line
 from memfactory.training.inputs import INPUTS, check_inputs, files_of, named_files
 from memfactory.training.rl import GroupSettings, RolloutSource
 from memfactory.training.run_folder import RunFolder
@@ -129,10 +131,16 @@ def train(recipe: Recipe, console: Console, *, fresh: bool = False, ranks: Ranks
                 view.say(f"{ranks.world} ranks, learner {learner_on(ranks, recipe.schema.learner)['type']}")
             trainer = _trainer(recipe, source, learner, objective, run, view, tracker, started, ranks)
             code = trainer.train()
+            final = _look_at_final(recipe, run, source, learner, ranks) if code == 0 else {}
             if code == 0 and ranks.first:
                 metric = first_metric(recipe) if recipe.schema.stage == "rl" else "nll"
                 seconds = trainer.state.seconds
                 summary = summarise(run, metric=metric, seconds=seconds, seed=recipe.schema.seed)
+                if lines := [*final.get("warnings", ()), *summary.get("warnings", ())]:
+                    final["warnings"] = lines
+                summary |= final
+                for figures in final.get("rounding", {}).values():
+                    view.say(rounding_line(figures))
                 write_summary(run, summary, console)
                 if summary.get("unchanged"):
                     view.say(f"warning: the weights are unchanged: {run.final_path} holds the first ones")
@@ -169,6 +177,20 @@ def _check_inputs(recipe: Recipe, run: RunFolder, fresh: bool, view: TrainingVie
             files += files_of(key, folder)
     known = RunFolder(run.path / "nowhere") if fresh else run
     return check_inputs(known, files, [Path(name) for name in schema.plugins], view.say)
+
+
+def _look_at_final(
+    recipe: Recipe, run: RunFolder, source: RowSource, learner: Learner, ranks: Ranks
+) -> dict[str, Any]:
+    """What the summary must say of the trained policy; all ranks call it."""
+    schema = recipe.schema
+    if not hasattr(learner, "rounding"):  # it trains no policy, or is a plugin's and cannot tell
+        return {}
+    first = resolve_model(schema.model.path, trust_remote_code=schema.model.trust_remote_code)
+    places = {FINAL: str(schema.learner.get("dtype", "float32"))}
+    if isinstance(source, RolloutSource) and not takes_adapters(source.sampler):
+        places["sampler"] = schema.model.dtype
+    return look_at_final(run.final_path, first, learner, places, ranks)
 
 
 def _leave_others(stopped: Stopped, console: Console) -> None:

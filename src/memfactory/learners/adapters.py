@@ -161,6 +161,22 @@ def _merge(model: Any, gathered: Gather, merge: bool = True) -> Iterator[tuple[s
             yield (f"{owner}.{leaf}" if found else name), whole
 
 
+def adapted_weights(
+    model: Any, gathered: Gather = lambda parameters: nullcontext()
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(weight below an adapter, the same with its adapters merged in) of every adapted layer, in float32, unrounded."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        with torch.no_grad(), gathered(list(layer.parameters())):
+            weight = unpacked(layer.get_base_layer().weight).float()
+            merged = weight
+            for adapter in layer.active_adapters:
+                merged = merged + layer.get_delta_weight(adapter).float()
+        yield weight, merged
+
+
 def _distinct(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Parameters and saved buffers, of tied ones the first.
 

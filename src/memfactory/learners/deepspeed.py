@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +192,12 @@ class DeepSpeedLearner(PolicyLearner):
         from memfactory.learners.deepspeed_engine import own_part
 
         return [own_part(parameter, self._ranks.rank) for parameter in self._trainable.values()]
+
+    def _exact_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        from memfactory.learners.deepspeed_engine import full_weights
+
+        for name, parameter in self._trainable.items():
+            yield from full_weights({name: parameter}, keep=self._ranks.first).items()
 
     def save_state(self, folder: Path) -> None:
         """Write float32 weights (or adapters), optimizer and step as full tensors, on rank 0. Raises `DiskError`."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from memfactory.learners.adapters import Adapter
     from memfactory.learners.local import LocalLearnerConfig
     from memfactory.learners.microbatches import Scorer, Tally
+    from memfactory.learners.rounding import Rounding
 
 
 class PolicyLearner:
@@ -75,6 +76,7 @@ class PolicyLearner:
             micro_batch_tokens=config.micro_batch_tokens,
         )
         self._ranks = ranks
+        self._folder = Path(model) if isinstance(model, str | Path) else None
         self._device = device
         self._dtype = compute_dtype(config.dtype)
         self._seed = seed
@@ -324,6 +326,39 @@ class PolicyLearner:
             return
         base = self._model.get_base_model() if self._lora else self._model
         write_policy(Path(folder), self.named_weights(), base, self._tokenizer, self._dtype)
+
+    def rounding(self, dtype: str) -> Rounding | None:
+        """What of the change since the run began is lost in weights of this type, such as those of `save_policy`.
+
+        The weights it began with are those below the adapters, or in the model's folder. None without either, or if
+        nothing has changed. All ranks call it; the first one has the figures, the others None.
+        """
+        import torch
+
+        from memfactory.learners.adapters import adapted_weights
+        from memfactory.learners.rounding import rounding
+
+        adapted, whole = adapted_weights, self._changed_since
+        changes = adapted(self._model, self._gathered) if self._lora else whole(self._folder)
+        if self._ranks.first:
+            return rounding(changes, getattr(torch, dtype))
+        for _ in changes:  # takes part in gathering them
+            pass
+        return None
+
+    def _changed_since(self, folder: Path | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(weight in the folder, weight now) of all trained weights whose names are the folder's, in float32."""
+        from memfactory.models.weight_files import WeightFiles
+
+        known = None if folder is None else WeightFiles(folder, "model.path")
+        for name, now in self._exact_weights():
+            before = None if known is None else known.get(name)
+            if before is not None and before.shape == now.shape:
+                yield before.float(), now.cpu()
+
+    def _exact_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The trained weights in float32, as the optimizer has them."""
+        yield from self._trainable.items()
 
     def _agree(self, steps: int) -> int:
         """The largest of all ranks' numbers of forward passes: a sharded model needs all ranks in each."""

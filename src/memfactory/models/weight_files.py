@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ def weight_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-class WeightFiles:
+class WeightFiles(Mapping[str, "Tensor"]):
     """Tensors of a folder by name, read when they are asked for; torch's files are mapped, not loaded.
 
     Raises `BadInput`, beginning with `where`, for a file that cannot be read.
@@ -33,6 +33,9 @@ class WeightFiles:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
     def __contains__(self, name: object) -> bool:
         return name in self._files
