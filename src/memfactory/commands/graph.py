@@ -124,7 +124,7 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
     shared = divided(schema.sampler, 1 + sum(roles[role].sampler is None for role in own))
     # Only the policy's engine is ever synced, and so can be woken; the others are as they were loaded.
     frozen = {key: value for key, value in shared.items() if key != "sleep"}
-    rank = _adapter_rank(schema) if training else 0
+    rank = adapter_rank(schema) if training else 0
     cast = Cast(_start(recipe, shared, policy, ranks, lora_rank=rank))
     try:
         for role, config in roles.items():
@@ -151,7 +151,7 @@ def open_sampler(recipe: Recipe, policy: Policy, *, training: bool = False, rank
     return cast
 
 
-def _adapter_rank(schema: RecipeSchema) -> int:
+def adapter_rank(schema: RecipeSchema) -> int:
     """Rank of the adapters that a sampler could be given alone; 0 where only merged weights are the policy.
 
     The rounded base of QLoRA is the learner's alone, and vLLM's adapters are of linear layers.

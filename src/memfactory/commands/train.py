@@ -16,6 +16,7 @@ from rich.console import Console
 from memfactory.agents.components import component_learners
 from memfactory.algorithms.objective import Objective
 from memfactory.commands.graph import (
+    adapter_rank,
     learner_on,
     make_collector,
     open_environment,
@@ -43,6 +44,7 @@ from memfactory.recipe.load import Recipe
 from memfactory.recipe.render import to_yaml
 from memfactory.samplers.base import takes_adapters
 from memfactory.samplers.sync import parity_threshold
+from memfactory.samplers.vllm_adapters import wants_adapters
 from memfactory.training.final_policy import FINAL, look_at_final, rounding_line
 from memfactory.training.inputs import INPUTS, check_inputs, files_of, named_files
 from memfactory.training.rl import GroupSettings, RolloutSource
@@ -381,10 +383,26 @@ def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
         if old.get(key) not in (new.get(key), whole.get(key)) and not any(
             key == k or key.startswith(k + ".") for k in _FREE_KEYS
         ):
+            if key == "sampler.adapter_sync" and _same_hand_over(recipe, old.get(key)):
+                continue
             raise BadInput(
                 f"{run.path}: this run was started with {key}={_shown(old.get(key), new.get(key))}, the recipe now "
                 f"says {new.get(key)}; choose another --output-dir, or --fresh to delete it and start over"
             )
+
+
+def _same_hand_over(recipe: Recipe, kept: Any) -> bool:
+    """Whether `sampler.adapter_sync` as a run has it says what the recipe says: a default follows the types."""
+    schema = recipe.schema
+    sampler = schema.sampler
+    # What no run starts, or reaches by another way than a folder, gets adapters only if it is told so.
+    elsewhere = bool(sampler.get("urls")) or sampler.get("transfer", "folder") != "folder"
+
+    def adapters(setting: bool | None) -> bool:
+        chosen = False if setting is None and elsewhere else setting
+        return wants_adapters(chosen, schema.model.dtype, adapter_rank(schema))
+
+    return adapters(sampler.get("adapter_sync")) == adapters(kept)
 
 
 def _shown(old: Any, new: Any) -> Any:

@@ -36,7 +36,10 @@ def look_at_final(
         where = [place for place, kind in places.items() if kind == dtype]
         found[dtype] = {"in": where, **asdict(measured)}
         if measured.lost > _MUCH:
-            said.append(f"{rounding_line(found[dtype])}; {_remedy(where)}")
+            said.append(
+                f"rounding to {dtype} ({', '.join(where)}) spoils what was learned (correlation of the change of the "
+                f"weights {measured.correlation:.2f}); {_remedy(where)}"
+            )
     same = ranks.broadcast(ranks.first and same_weights(final, first))
     if same:
         said.insert(0, _why_same(learner.rounding("float32"), places[FINAL]))
@@ -50,8 +53,8 @@ def look_at_final(
 def rounding_line(figures: Mapping[str, Any]) -> str:
     """One entry of `rounding` in words."""
     return (
-        f"rounding to {figures['dtype']} ({', '.join(figures['in'])}) is {figures['lost']:.1%} of what was learned, by "
-        f"norm; what is left correlates with it by {figures['correlation']:.3f}"
+        f"in {figures['dtype']} ({', '.join(figures['in'])}) rounding errs by {figures['lost']:.1%} of the change that "
+        f"was learned; what is left of it correlates with it by {figures['correlation']:.3f}"
     )
 
 

@@ -13,7 +13,7 @@ from memfactory.algorithms.objective import Objective
 from memfactory.learners.local import LocalLearner
 from memfactory.learners.rounding import rounding
 from memfactory.models.weight_files import same_weights
-from memfactory.training.final_policy import look_at_final
+from memfactory.training.final_policy import look_at_final, rounding_line
 from tests.tiny_models import random_policy
 from tests.unit.learners.models import random_rows
 
@@ -83,7 +83,8 @@ def test_a_learners_figures_are_those_of_the_folders(tmp_path: Path, lora_rank: 
     said = look_at_final(tmp_path / "final", first, learner, places)
     assert said["rounding"]["bfloat16"]["in"] == ["final", "sampler"] and "unchanged" not in said
     (line,) = said["warnings"]
-    assert f"is {found.lost:.1%} of what was learned" in line and "learner.dtype=float32" in line
+    assert f"weights {found.correlation:.2f})" in line and "learner.dtype=float32" in line
+    assert f"errs by {found.lost:.1%} of the change" in rounding_line(said["rounding"]["bfloat16"])
 
 
 def _trained(folder: Path, **fields: Any) -> LocalLearner:
