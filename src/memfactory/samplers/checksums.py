@@ -19,6 +19,8 @@ FEW_COLUMNS = 256
 SAMPLED = 16
 #: Elements that are summed at once; so few stay in a processor's cache.
 _CHUNK = 2**17
+#: How many of those are handed over in one go: on a GPU every call costs more than what it computes.
+_AT_ONCE = {"cpu": 1, "cuda": 128}
 _FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd, its bits well mixed: 2^64 divided by the golden ratio
 
 
@@ -28,13 +30,23 @@ def digest(tensor: torch.Tensor) -> int:
 
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     kind = torch.int64 if tensor.nbytes % 8 == 0 else kinds[tensor.element_size()]
-    total = 0
-    for number, part in enumerate(tensor.detach().reshape(-1).split(_CHUNK), start=1):
+    width = _CHUNK * tensor.element_size() // kind.itemsize
+    factors = _factors(tensor.device)
+    sums: list[torch.Tensor] = []
+    for part in tensor.detach().reshape(-1).split(_CHUNK * _AT_ONCE.get(tensor.device.type, 1)):
         plain = part + 0 if part.is_floating_point() else part.contiguous()
         words = plain.view(kind).to(torch.int64)
-        sum_of_part = (words * _factors(part.device)[: words.numel()]).sum()
-        total += int(sum_of_part) * ((number * _FACTOR) | 1)
-    return total % 2**64
+        whole = words.numel() // width
+        if whole:
+            sums.append((words[: whole * width].view(whole, width) * factors[:width]).sum(1))
+        if words.numel() % width:
+            rest = words[whole * width :]
+            sums.append((rest * factors[: rest.numel()]).sum().reshape(1))
+    if not sums:
+        return 0
+    # Only here does anybody wait for the device.
+    total = torch.cat(sums)
+    return int((total * factors[: total.numel()]).sum()) % 2**64
 
 
 @lru_cache(maxsize=8)

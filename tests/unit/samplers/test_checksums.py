@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memfactory.samplers import checksums
 from memfactory.samplers.checksums import FEW_COLUMNS, Held, Ledger, digest, perturbed, sampled_columns
 
 
@@ -70,6 +71,18 @@ def test_of_wide_packed_matrices_some_columns_are_compared() -> None:
     chosen = wide[:, sampled_columns(wide.shape[1], 7)].t().contiguous()
     assert ledger.faults(Held({"w": digest(chosen)}, packed=["w"])) == []
     assert ledger.faults(Held({"w": digest(chosen + 1)}, packed=["w"]))
+
+
+@pytest.mark.parametrize("size", [2**17 - 1, 2**18, 3 * 2**17 + 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_however_many_parts_are_handed_over_at_once(
+    monkeypatch: pytest.MonkeyPatch, size: int, dtype: torch.dtype
+) -> None:
+    """As on a GPU, whose checksums are held against those of a CPU."""
+    tensor = (torch.randn(size) * 50).to(dtype)
+    one_by_one = digest(tensor)
+    monkeypatch.setitem(checksums._AT_ONCE, "cpu", 2)
+    assert digest(tensor) == one_by_one
 
 
 def test_parts_beyond_the_first_count_too() -> None:
