@@ -40,7 +40,7 @@ from memfactory.evaluation.runner import SetResult, evaluate_sets
 from memfactory.learners.base import Learner
 from memfactory.models.source import resolve_model
 from memfactory.recipe.build import build_agent, build_component, build_tasks
-from memfactory.recipe.load import Recipe
+from memfactory.recipe.load import Recipe, load_recipe
 from memfactory.recipe.render import to_yaml
 from memfactory.samplers.base import takes_adapters
 from memfactory.samplers.sync import parity_threshold
@@ -385,10 +385,20 @@ def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
         ):
             if key == "sampler.adapter_sync" and _same_hand_over(recipe, old.get(key)):
                 continue
+            if key not in old and _defaults_in(run.recipe_path).get(key) == new[key]:
+                continue  # an older version had no such key: then it did what the default does
             raise BadInput(
                 f"{run.path}: this run was started with {key}={_shown(old.get(key), new.get(key))}, the recipe now "
                 f"says {new.get(key)}; choose another --output-dir, or --fresh to delete it and start over"
             )
+
+
+def _defaults_in(path: Path) -> dict[str, Any]:
+    """The recipe that a run keeps, with what this version adds to it; nothing if this version cannot read it."""
+    try:
+        return _leaves(yaml.safe_load(load_recipe(str(path)).to_yaml()))
+    except BadInput:
+        return {}
 
 
 def _same_hand_over(recipe: Recipe, kept: Any) -> bool:

@@ -170,7 +170,7 @@ def adapted_weights(
     layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         with torch.no_grad(), gathered(list(layer.parameters())):
-            weight = unpacked(layer.get_base_layer().weight).float()
+            weight = unpacked(layer.get_base_layer().weight).to(torch.float32, copy=True)
             merged = weight
             for adapter in layer.active_adapters:
                 merged = merged + layer.get_delta_weight(adapter).float()

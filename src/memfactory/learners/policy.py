@@ -76,6 +76,7 @@ class PolicyLearner:
             micro_batch_tokens=config.micro_batch_tokens,
         )
         self._ranks = ranks
+        self._loaded = compute_dtype(config.dtype if config.lora_rank > 0 else weights)
         self._folder = Path(model) if isinstance(model, str | Path) else None
         self._device = device
         self._dtype = compute_dtype(config.dtype)
@@ -354,7 +355,7 @@ class PolicyLearner:
         for name, now in self._exact_weights():
             before = None if known is None else known.get(name)
             if before is not None and before.shape == now.shape:
-                yield before.float(), now.cpu()
+                yield before.to(self._loaded).float(), now.cpu()
 
     def _exact_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The trained weights in float32, as the optimizer has them."""

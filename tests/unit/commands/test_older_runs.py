@@ -41,6 +41,21 @@ def test_weights_that_were_handed_over_whole_still_are(tmp_path: Path, overrides
     assert again.sampler["adapter_sync"] is False and again.trainer.parity_threshold == 0.01
 
 
+def test_a_key_that_an_older_version_did_not_have_is_its_default(tmp_path: Path) -> None:
+    openai = ["sampler=openai", "sampler.base_url=http://h/v1", "sampler.model=m"]
+    run = RunFolder(tmp_path)
+    plain = yaml.safe_load(load_recipe("rmm", openai, command="train").to_yaml())
+    for key in ("extra_body", "max_tokens_name", "leave_out"):
+        del plain["sampler"][key]
+    run.recipe_path.write_text(yaml.safe_dump(plain))
+    _require_same_recipe(run, load_recipe("rmm", openai, command="train"))
+    told = [*openai, "sampler.max_tokens_name=max_completion_tokens"]
+    with pytest.raises(
+        BadInput, match=r"sampler\.max_tokens_name=None, the recipe now says max_completion_tokens"
+    ):
+        _require_same_recipe(run, load_recipe("rmm", told, command="train"))
+
+
 def test_where_the_default_now_means_adapters_the_run_says_what_it_had(tmp_path: Path) -> None:
     run = kept(tmp_path, *LORA16, sampler={"adapter_sync": False})
     with pytest.raises(BadInput, match=r"started with sampler\.adapter_sync=False, the recipe now says None"):
