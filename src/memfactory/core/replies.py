@@ -1,8 +1,9 @@
 """A reply parted into what a model thought and what it answers: one place for modules, judges and metrics.
 
 Models think in many spellings: tags such as `<think>` in any case and with attributes, `[THINK]` (Mistral),
-`◁think▷` (Kimi), `<|START_THINKING|>` (Cohere), channels (gpt-oss, Gemma), or words alone (Granite). Some chat
-templates open the thought in the prompt, so that a reply holds only its end. Nothing here raises, and time is linear.
+`◁think▷` (Kimi), `<|START_THINKING|>` (Cohere), channels (gpt-oss, Gemma 4), `<unused94>`
+(MedGemma), or words alone (Granite). Some chat templates open the thought in the prompt, so that a reply holds only
+its end. Nothing here raises, and time is linear.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ UNFINISHED = "the thought was not finished, so there is no answer"
 NOTHING_AFTER = "nothing was said after the thought"
 NOTHING = "nothing was said"
 
-_WORDS = "think|thinking|thoughts?|reasoning|reason|reflection|scratchpad"
+_WORDS = "think|thinking|thoughts?|reasoning|reason|reflection|scratchpad|monologue|analysis|deliberation|ponder|cot"
 _NAME = rf"(?:\w{{{{1,20}}}}[:|_-])?(?P<{{0}}>{_WORDS})(?:[:_-]\w{{{{1,20}}}})?"
 _OPEN = (
     rf"<\s*{_NAME.format('name')}(?:\s[^<>]{{0,300}})?/?\s*>|\[THINK(?:ING)?\]|◁think(?:ing)?▷|<\|START_THINKING\|>"
     r"|<\|begin_of_(?:thought|thinking|reasoning)\|>|<\|(?:think|thinking|reasoning|think_start)\|>|<\|open\|>\s*think\s*<\|sep\|>"
-    r"|<\|channel>\s*(?:thought|analysis)?"
+    r"|<\|channel>\s*(?:thought|analysis)?|<unused94>\s*(?:thought\b)?"
 )
 _CLOSE = (
-    rf"<\s*/\s*{_NAME.format('closed')}\s*>|\[/THINK(?:ING)?\]|◁/think(?:ing)?▷|<\|END_THINKING\|>"
-    r"|<\|end_of_(?:thought|thinking|reasoning)\|>|<\|/(?:think|thinking|reasoning)\|>|<\|think_end\|>|<\|close\|>\s*think\s*<\|sep\|>|<channel\|>"
+    rf"<\s*[/\\]\s*{_NAME.format('closed')}\s*>|\[/THINK(?:ING)?\]|◁/think(?:ing)?▷|<\|END_THINKING\|>"
+    r"|<\|end_of_(?:thought|thinking|reasoning)\|>|<\|/(?:think|thinking|reasoning)\|>|<\|think_end\|>|<\|close\|>\s*think\s*<\|sep\|>|<channel\|>|<unused95>"
 )
 _MARK = re.compile(rf"(?P<open>{_OPEN})|(?P<close>{_CLOSE})", re.IGNORECASE)
 _HALF_MARK = re.compile(rf"<\s*{_NAME.format('name')}(?:\s[^<>]*)?\Z|\[THINK(?:ING)?\Z", re.IGNORECASE)

@@ -31,6 +31,7 @@ _FILTERED = re.compile(
     r"responsible ?ai|data_?inspection|inappropriate (content|language|material)|moderation|\bflagged\b|"
     r"usage polic|acceptable use|safety (system|filter|reason|polic|check|setting|guard)|prohibited[ _]content|"
     r"sensitive (content|word|information|material)|content exists risk|high[ -]risk|harmful|offensive|"
+    r"\bunsafe\b|\bnsfw\b|\btoxic|trust (&|and) safety|(prompt|input|request|response|output|message|content)s? blocked|"
     r"(prompt|input|request|response|output|message|content)s? (was|were|is|has been|have been|are) "
     r"(blocked|rejected by|filtered)|blocklist|policy violation|violat\w+ .{0,60}(polic|guideline|terms)|jailbreak|"
     r"guardrail|recitation|敏感|违规|违禁|不安全|内容安全|安全审[核查]|不当内容|不良信息|センシティブ|不適切|"

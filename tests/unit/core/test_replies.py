@@ -11,6 +11,11 @@ from hypothesis import strategies as st
 from memfactory.core.replies import NOTHING, NOTHING_AFTER, UNFINISHED, marks_among, opens_thought, part
 
 ANSWERED = [
+    ("<inner_monologue>x</inner_monologue>A", "A", "x"),
+    ("<CoT>x</CoT>A", "A", "x"),
+    ("<analysis>x</analysis>\nA", "A", "x"),
+    ("<unused94>thought\nx<unused95>A", "A", "x"),
+    ("<think>x<\\think>A", "A", "x"),
     ("Oslo. ", "Oslo. ", ""),
     ("<think>\nRome?\n</think>\n\nOslo", "Oslo", "Rome?"),
     ("<THINK type='long'>Rome?</THINK>Oslo", "Oslo", "Rome?"),

@@ -39,6 +39,11 @@ TOO_LONG = [
     "context window exceeded",
 ]
 FILTERED = [
+    {"error": {"message": "Request contains unsafe content"}},
+    {"detail": "NSFW text detected"},
+    {"error": {"message": "refused by our trust & safety team"}},
+    {"error": {"message": "Prompt blocked: HATE"}},
+    {"error": {"message": "toxicity detected in prompt"}},
     said(
         "The response was filtered due to the prompt triggering our content management policy.",
         code="content_filter",
