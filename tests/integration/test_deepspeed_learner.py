@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from memfactory.algorithms.objective import Objective
 from memfactory.core.errors import BadInput, ParityError
 from memfactory.core.ranks import Ranks
 from memfactory.learners.local import LocalLearner
+from memfactory.learners.rounding import rounding
 from tests.integration.rank_processes import on_ranks
 
 from ..unit.learners.models import random_model, random_rows
@@ -137,6 +139,13 @@ def _from_folder(ranks: Ranks, folder: Path, policy: Path) -> None:
     rows = random_rows(count=5, seed=3)
     scores = learner.logprobs(rows), [found.tolist() for found in learner._score_reference(rows, 1.0)]
     keep(folder, "from-folder", ranks, {"moved": float(len(moved))}, scores)
+    found = {}
+    for kind, dtype in (("full", "bfloat16"), ("lora", "float32")):
+        learner = make(kind, ranks, model=policy, zero_stage=3, dtype=dtype)
+        learner.update(rows, OBJECTIVES[kind])
+        found[kind] = learner.rounding("bfloat16")
+        learner.save_state(folder / f"rounding-{kind}")
+    keep(folder, "rounding", ranks, {}, {kind: value and asdict(value) for kind, value in found.items()})
 
 
 def _others(ranks: Ranks, folder: Path) -> None:
@@ -287,6 +296,28 @@ def test_the_whole_model_is_never_moved_under_zero_3(ranks_ran: Path) -> None:
         metrics, (policy, reference) = torch.load(ranks_ran / f"from-folder-rank{rank}.pt")
         assert metrics == {"moved": 0.0}
         assert policy == reference
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_what_rounding_costs_is_told_of_sharded_weights(
+    ranks_ran: Path, policy_folder: Path, kind: str
+) -> None:
+    """From the optimizer's own weights, which began with what the model's files are in its type."""
+    _, figures = torch.load(ranks_ran / "rounding-rank0.pt")
+    assert torch.load(ranks_ran / "rounding-rank1.pt")[1] == {"full": None, "lora": None}
+    if kind == "full":
+        first = load_file(policy_folder / "model.safetensors")
+        now = load_file(ranks_ran / "rounding-full" / "trainable.safetensors")
+        pairs = [(first[name].bfloat16().float(), tensor) for name, tensor in now.items()]
+        expected = rounding(pairs, torch.bfloat16)
+    else:
+        alone = make(kind, model=policy_folder)
+        alone.load_state(ranks_ran / "rounding-lora")
+        expected = alone.rounding("bfloat16")
+    assert figures[kind].pop("dtype") == expected.dtype
+    for name, value in figures[kind].items():
+        assert value == pytest.approx(getattr(expected, name), rel=1e-3), name
+    assert 0.01 < expected.lost < 10
 
 
 def test_parity_counts_the_worst_rank_on_every_rank(ranks_ran: Path) -> None:
