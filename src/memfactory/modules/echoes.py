@@ -24,25 +24,34 @@ def tags_of(*templates: str) -> frozenset[str]:
 
 
 def without_echo(text: str, tags: frozenset[str]) -> str:
-    """A text without those tags around it, however often, closed or not, and without lines that are nothing else.
+    """A text without those tags around it or around one of its lines, however often, closed or not.
 
-    A text without such tags is left as it is. Tags in the middle of a line are words like any other.
+    Lines that are nothing else go, and two tags with nothing between them part two lines. A text without such tags is
+    left as it is. One tag in the middle of a line is a word like any other.
     """
     if not tags:
         return text
     names = "|".join(sorted(map(re.escape, tags), key=len, reverse=True))
     tag = re.compile(rf"[<\[]/?\s?(?:{names})(?:\s[^<>\[\]]{{0,200}})?/?[>\]]", re.IGNORECASE)
-    found = list(tag.finditer(text))
-    if not found:
+    if not tag.search(text):
         return text
-    begin, end = 0, len(text)
+    # Where a copy ends and the next begins on one line.
+    joint = re.compile(rf"{tag.pattern}(?:\s*{tag.pattern})+", re.IGNORECASE)
+    lines = joint.sub("\n", text).split("\n")
+    bare = [_bare(line, tag) for line in lines]
+    return "\n".join(b for line, b in zip(lines, bare, strict=True) if b.strip() or not line.strip()).strip()
+
+
+def _bare(line: str, tag: re.Pattern[str]) -> str:
+    """A line without tags at its beginning and its end."""
+    found = list(tag.finditer(line))
+    begin, end = 0, len(line)
     for match in found:
-        if text[begin : match.start()].strip():
+        if line[begin : match.start()].strip():
             break
         begin = match.end()
     for match in reversed(found):
-        if match.start() < begin or text[match.end() : end].strip():
+        if match.start() < begin or line[match.end() : end].strip():
             break
         end = match.start()
-    lines = text[begin:end].split("\n")
-    return "\n".join(line for line in lines if not line.strip() or tag.sub("", line).strip()).strip()
+    return line if (begin, end) == (0, len(line)) else line[begin:end].strip()
