@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import yaml
 
 from memfactory.cli.main import run
 from tests.docs.pages import ROOT, blocks, commands, links, pages
+from tests.tiny_models import random_policy
 
 LANGUAGES = {"sh", "yaml", "python", "toml", "text"}
 
@@ -40,6 +42,18 @@ def as_tiny(*extra: str) -> Callable[[str], None]:
     def check(command: str) -> None:
         assert "model=smollm2" in command
         full(*extra)(command.replace("model=smollm2", "model=tiny"))
+
+    return check
+
+
+def in_whole_blocks(*extra: str) -> Callable[[str], None]:
+    """Run a command that names SmolLM2 with a random policy, whose rows are whole blocks of 64 as SmolLM2's are."""
+
+    def check(command: str) -> None:
+        assert "model=smollm2" in command
+        with tempfile.TemporaryDirectory() as folder:
+            random_policy(Path(folder))
+            full(*extra)(command.replace("model=smollm2", f"model=tiny model.path={folder}"))
 
     return check
 
@@ -213,7 +227,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "memfactory train memagent --nproc 2 learner=deepspeed learner.zero_stage=3": plan,
     "memfactory train memagent sampler=vllm_server sampler.servers=2": plan,
     "memfactory train memagent sampler=vllm_server trainer.max_staleness=1 algorithm.tis_cap=2": plan,
-    "memfactory train memagent learner=local_lora learner.quantization=nf4": full(
+    "memfactory train memagent model=smollm2 learner=local_lora learner.quantization=nf4": in_whole_blocks(
         *SMALL, "--output-dir", "runs/nf4"
     ),
     "memfactory train memagent learner=local_lora sampler.adapter_sync=true": plan,
