@@ -95,7 +95,7 @@ def test_a_mistake_in_the_recipe(
         ),
         (json.dumps(GOOD_TASK) + '\n{"question": "q", "text": "t", "answers": []}\n', ":2: no gold answer"),
         ('{"id": 1, "question": "q", "text": "t", "answers": "a"}\n' * 2, ":2: id '1' was used before"),
-        (b"\xff\xfe broken", ":1: not UTF-8"),
+        (b"caf\xe9 broken", ":1: not UTF-8"),
         (gzip.compress(b'{"question": "q"', mtime=0)[:-6], "gzip"),
     ],
 )

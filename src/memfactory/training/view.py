@@ -85,7 +85,7 @@ class TrainingView:
 
     def say(self, line: str) -> None:
         """Print one line above the bar, and note it in the log."""
-        self.console.print(line, highlight=False, markup=False)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         self._note(plain(line))
 
     def log_to(self, append: Callable[[str], None]) -> None:
