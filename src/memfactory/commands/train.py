@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from memfactory.agents.components import component_learners
@@ -42,6 +41,7 @@ from memfactory.models.source import resolve_model
 from memfactory.recipe.build import build_agent, build_component, build_tasks
 from memfactory.recipe.load import Recipe, load_recipe
 from memfactory.recipe.render import to_yaml
+from memfactory.recipe.yaml_text import NotYaml, parse, read_bytes
 from memfactory.samplers.base import takes_adapters
 from memfactory.samplers.sync import parity_threshold
 from memfactory.samplers.vllm_adapters import wants_adapters
@@ -218,7 +218,7 @@ def _show_if_finished(run: RunFolder, console: Console) -> bool:
     console.print(f"{run.path}: this run is finished (--fresh trains it anew)", highlight=False, markup=False)
     try:
         write_summary(run, json.loads(summary_path.read_bytes()), console)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise BadInput(
             f"{summary_path}: not readable ({why}); move it away, and the same command makes it anew from the last "
@@ -372,13 +372,13 @@ def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
             )
         return
     try:
-        old = _leaves(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        old = _leaves(parse(read_bytes(run.recipe_path)))
+    except NotYaml as error:
         raise BadInput(
-            f"{run.recipe_path}: not readable as YAML; choose another --output-dir, or --fresh to start over"
+            f"{run.recipe_path}: not readable as YAML ({error}); choose another --output-dir, or --fresh to start over"
         ) from None
-    new = _leaves(yaml.safe_load(recipe.to_yaml()))
-    whole = _leaves(yaml.safe_load(to_yaml(recipe.plain)))  # as runs of before kept what the environment gave
+    new = _leaves(parse(recipe.to_yaml().encode()))
+    whole = _leaves(parse(to_yaml(recipe.plain).encode()))  # as runs of before kept what the environment gave
     for key in [*new, *old]:
         if old.get(key) not in (new.get(key), whole.get(key)) and not any(
             key == k or key.startswith(k + ".") for k in _FREE_KEYS
@@ -396,7 +396,7 @@ def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
 def _defaults_in(path: Path) -> dict[str, Any]:
     """The recipe that a run keeps, with what this version adds to it; nothing if this version cannot read it."""
     try:
-        return _leaves(yaml.safe_load(load_recipe(str(path)).to_yaml()))
+        return _leaves(parse(load_recipe(str(path)).to_yaml().encode()))
     except BadInput:
         return {}
 

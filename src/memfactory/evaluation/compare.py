@@ -156,11 +156,15 @@ def _entries(path: Path) -> list[dict[str, Any]]:
             raise foreign
         for entry in entries:
             entry["model"], entry["agent"], entry["benchmark"], entry["set"], entry["metrics"].keys
-            [judge["judge"] for judge in entry["judges"].values()]
+            hash((entry["model"], entry["agent"], entry["benchmark"], entry["set"]))
+            " / ".join(judge["judge"] for judge in entry["judges"].values())
             for prediction in entry["predictions"]:
-                prediction["task_id"], prediction["task_digest"], prediction["scores"].values
-                prediction["error"], [verdict["value"] for verdict in prediction["verdicts"].values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                hash((prediction["task_id"], prediction["task_digest"], prediction["error"]))
+                values = [verdict["value"] for verdict in prediction["verdicts"].values()]
+                for number in [*prediction["scores"].values(), *values]:
+                    if number is not None and not abs(number) < 1e300:
+                        raise foreign
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise foreign from None
     return entries
 

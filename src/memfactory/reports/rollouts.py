@@ -7,7 +7,6 @@ evenly spaced; long prompts are cut in the middle. What was left out is always s
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,7 +94,7 @@ def training_rollouts(run: RunData, most: int | None = None) -> Iterator[ViewedR
             for line in lines:
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError:
+                except (ValueError, RecursionError):
                     record = None
                 if isinstance(record, dict):
                     yield _of_training(run.name, step, record)
@@ -182,8 +181,8 @@ def _memories(record: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> 
     found = [_maybe_text(call.get("memory")) for call in calls]
     if not listed or any(memory is not None for memory in found):
         return found
-    for module in dict.fromkeys(call.get("module") for call in calls):
-        made = [number for number, call in enumerate(calls) if call.get("module") == module]
+    for module in dict.fromkeys(_text(call.get("module")) for call in calls):
+        made = [number for number, call in enumerate(calls) if _text(call.get("module")) == module]
         if len(made) == len(listed):
             for number, memory in zip(made, listed, strict=True):
                 found[number] = memory
@@ -260,7 +259,7 @@ def _maybe_text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
         return None
     return float(value)
 

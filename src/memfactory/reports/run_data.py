@@ -7,16 +7,14 @@ all is named in `notes`.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-
 from memfactory.core.errors import BadInput
+from memfactory.recipe.yaml_text import NotYaml, parse, read_bytes
 from memfactory.training.run_folder import RunFolder
 from memfactory.training.stalls import warnings
 
@@ -126,7 +124,7 @@ def step_files(path: Path) -> list[tuple[int, Path]]:
     found = []
     for file in (path / "rollouts").glob("step-*.jsonl"):
         match = re.fullmatch(r"step-(\d+)", file.stem)
-        if match:
+        if match and file.is_file():
             found.append((int(match[1]), file))
     return sorted(found)
 
@@ -144,16 +142,18 @@ def _recipe(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise BadInput(f"{path}: not readable as YAML; it was not written by a run") from None
+        recipe = parse(read_bytes(path))
+    except NotYaml as error:
+        raise BadInput(
+            f"{path}: not readable as YAML ({error}); put it back from a copy, or move it away"
+        ) from None
     return recipe if isinstance(recipe, Mapping) else {}
 
 
 def _json(path: Path, notes: list[str]) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):
         value = None
     if isinstance(value, Mapping):
         return value
@@ -172,13 +172,19 @@ def _evaluation(path: Path, recipe: Mapping[str, Any], notes: list[str]) -> Iter
 def _results(path: Path, notes: list[str]) -> Iterator[HeldOut]:
     """The results of one file of `eval`, of either schema version."""
     value = _json(path, notes)
-    recipes = value.get("recipes")
-    for entry in value.get("results") or ():
+    recipes, results = value.get("recipes"), value.get("results")
+    for entry in results if isinstance(results, list) else ():
         if isinstance(entry, Mapping):
-            recipe = recipes.get(entry.get("recipe")) if isinstance(recipes, Mapping) else None
+            recipe = recipes.get(str(entry.get("recipe"))) if isinstance(recipes, Mapping) else None
             who = " · ".join(str(entry[key]) for key in ("agent", "model") if entry.get(key))
             parts = [str(entry[key]) for key in ("benchmark", "set") if entry.get(key)]
-            yield _held_out(who or path.stem, " / ".join(parts), entry, recipe or {}, None)
+            yield _held_out(
+                who or path.stem,
+                " / ".join(parts),
+                entry,
+                recipe if isinstance(recipe, Mapping) else {},
+                None,
+            )
     recipe = value.get("recipe")
     recipe = recipe if isinstance(recipe, Mapping) else {}
     for name, entry in _items(value.get("sets")):
@@ -191,7 +197,7 @@ def _held_out(
     scores = {}
     for metric, value in _items(entry.get("metrics")):
         if _is_number(value.get("mean")):
-            scores[str(metric)] = Score(value["mean"], value.get("low"), value.get("high"))
+            scores[str(metric)] = Score(value["mean"], _known(value.get("low")), _known(value.get("high")))
     means = entry.get("scores")
     for metric, value in means.items() if isinstance(means, Mapping) else ():
         if _is_number(value):
@@ -210,9 +216,13 @@ def _held_out(
     )
 
 
+def _known(value: Any) -> float | None:
+    return value if _is_number(value) else None
+
+
 def _length_of(recipe: Mapping[str, Any], name: str) -> float | None:
     """Text length in tokens, as the recipe's data of that set says it."""
-    spec = ((recipe.get("data") or {}).get("eval") or {}).get(name)
+    spec = _block(_block(recipe, "data"), "eval").get(name)
     if not isinstance(spec, Mapping):
         return None
     if _is_number(spec.get("length")):
@@ -221,8 +231,13 @@ def _length_of(recipe: Mapping[str, Any], name: str) -> float | None:
     return float(sections * tokens) if _is_number(sections) and _is_number(tokens) else None
 
 
+def _block(recipe: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    block = recipe.get(key)
+    return block if isinstance(block, Mapping) else {}
+
+
 def _who(recipe: Mapping[str, Any]) -> str:
-    parts = ((recipe.get("agent") or {}).get("type"), (recipe.get("model") or {}).get("path"))
+    parts = (_block(recipe, "agent").get("type"), _block(recipe, "model").get("path"))
     return " · ".join(str(part) for part in parts if part)
 
 
@@ -232,4 +247,4 @@ def _items(value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300

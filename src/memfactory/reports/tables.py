@@ -140,7 +140,7 @@ def _steps(run: RunData) -> str:
 
 def _time(run: RunData) -> str:
     seconds = run.summary.get("seconds")
-    if not isinstance(seconds, (int, float)):
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e300:
         seconds = sum(run.curve("seconds/step")[1])
     if not seconds:
         return ""

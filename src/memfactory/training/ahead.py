@@ -98,7 +98,7 @@ def load_batch(path: Path) -> Batch:
             metrics=value["metrics"],
             records=value["records"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise BadInput(
             f"{path}: not a readable batch of rows ({error}); delete the checkpoint to use an older one"
         ) from error
