@@ -137,7 +137,7 @@ class Journal:
         for number, line in enumerate(whole[1:], start=2):
             try:
                 key, value = _line(_parse(line))
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 raise self._foreign(number) from None
             self._lines[key] = value
 
@@ -157,7 +157,7 @@ class Journal:
 def _parse(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

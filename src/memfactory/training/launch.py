@@ -180,7 +180,7 @@ def _failures(known: Mapping[int, Any], logs: Path) -> list[Failure]:
 def _read_record(path: Path) -> Mapping[str, Any] | None:
     try:
         record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["memfactory"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return record
 

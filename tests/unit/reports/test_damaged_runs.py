@@ -35,7 +35,7 @@ def _damage(path: Path, data: bytes | None) -> None:
     path.mkdir() if data is None else path.write_bytes(data)
 
 
-@pytest.mark.parametrize("data", DAMAGE)
+@pytest.mark.parametrize("data", DAMAGE, ids=range(len(DAMAGE)))
 @pytest.mark.parametrize("name", [*FILES, "recipe.yaml"])
 def test_a_report_names_or_leaves_out_a_damaged_file(name: str, data: bytes | None, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", steps=2)
@@ -52,7 +52,7 @@ def test_a_report_names_or_leaves_out_a_damaged_file(name: str, data: bytes | No
     assert said is None or (name in said and "\n" not in said)
 
 
-@pytest.mark.parametrize("data", DAMAGE)
+@pytest.mark.parametrize("data", DAMAGE, ids=range(len(DAMAGE)))
 def test_a_damaged_result_or_batch_is_one_line(data: bytes | None, tmp_path: Path) -> None:
     file = tmp_path / "damaged.json"
     _damage(file, data)
