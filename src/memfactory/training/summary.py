@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import Console
 from rich.table import Table
@@ -47,10 +47,10 @@ def summarise(run: RunFolder, *, metric: str, seconds: float, seed: int) -> dict
 def write_summary(run: RunFolder, summary: Mapping[str, Any], console: Console) -> None:
     """Print table and plot; write summary.json, reward.png and report.md."""
     metrics = run.metrics()
-    curve = [(r["step"], r["reward"]) for r in metrics if r.get("reward") is not None]
+    curve = _curve(metrics, "reward")
     name = "reward"
     if not curve:
-        curve, name = [(r["step"], r["loss"]) for r in metrics if r.get("loss") is not None], "loss"
+        curve, name = _curve(metrics, "loss"), "loss"
     if summary["before"] or summary["after"]:
         console.print(_table(summary))
     if len(curve) > 1:
@@ -64,6 +64,20 @@ def write_summary(run: RunFolder, summary: Mapping[str, Any], console: Console) 
     report = _report(summary, example, name if len(curve) > 1 else None)
     run.written.replace_text(run.path / "report.md", report)
     run.written.replace_json(run.path / "summary.json", summary)
+
+
+def _curve(metrics: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    """Steps and values of a key, of the lines in which both are numbers."""
+    points = [(record.get("step"), record.get(key)) for record in metrics]
+    return [
+        (step, value)
+        for step, value in points
+        if _is_number(step) and isinstance(step, int) and _is_number(value)
+    ]
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _evaluation(run: RunFolder, label: str) -> dict[str, Any]:
