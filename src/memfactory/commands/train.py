@@ -372,11 +372,14 @@ def _require_same_recipe(run: RunFolder, recipe: Recipe) -> None:
             )
         return
     try:
-        old = _leaves(parse(read_bytes(run.recipe_path)))
+        stored = parse(read_bytes(run.recipe_path))
+        if not isinstance(stored, Mapping):
+            raise NotYaml("it is no mapping of keys")
     except NotYaml as error:
         raise BadInput(
             f"{run.recipe_path}: not readable as YAML ({error}); choose another --output-dir, or --fresh to start over"
         ) from None
+    old = _leaves(stored)
     new = _leaves(parse(recipe.to_yaml().encode()))
     whole = _leaves(parse(to_yaml(recipe.plain).encode()))  # as runs of before kept what the environment gave
     for key in [*new, *old]:

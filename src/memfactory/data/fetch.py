@@ -119,15 +119,32 @@ def _check(path: Path, found: str, published: str | None, url: str) -> None:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack beside the archive; names that lead out of the folder are refused by the filter."""
+    """Unpack beside the archive; names that lead out of the folder are refused by the filter.
+
+    What is there already stays. Raises `BadInput` for a file of another content: it may be somebody's own.
+    """
     with disk_errors(folder):
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+                missing = [member for member in tar if not _is_there(tar, member, folder)]
+                tar.extractall(folder, missing, filter="data")
         except (tarfile.TarError, EOFError) as error:
             raise BadInput(
                 f"{archive}: not a readable archive ({_first_line(error)}); delete it and fetch again"
             ) from error
+
+
+def _is_there(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> bool:
+    """Whether a file of the archive stands in the folder, as it is in the archive."""
+    target = folder / member.name
+    content = tar.extractfile(member) if member.isfile() and target.is_file() else None
+    if content is None:
+        return False
+    with content, open(target, "rb") as mine:
+        while (theirs := content.read(1 << 20)) == mine.read(1 << 20):
+            if not theirs:
+                return True
+    raise BadInput(f"{target}: is there and is not the file of the archive; move it away and fetch again")
 
 
 def _first_line(error: Any) -> str:

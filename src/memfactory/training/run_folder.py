@@ -188,7 +188,7 @@ class RunFolder:
                     self.written.remove(path)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All complete lines of metrics.jsonl; a line cut off by a kill, or that is no JSON object, is left out.
+        """All complete lines of metrics.jsonl; a line cut off by a kill, or that is no record of a step, is left out.
 
         Raises `BadInput` for what is no text at all.
         """
@@ -197,7 +197,7 @@ class RunFolder:
             data.decode()
         except UnicodeDecodeError:
             raise BadInput(f"{self.metrics_path}: not a text file; it was not written by a run") from None
-        return _records(data)
+        return [record for record in _records(data) if type(record.get("step")) is int]
 
     def write_rollouts(self, step: int, records: Iterable[Mapping[str, Any]]) -> None:
         """Write the sampled rollouts of a step, one JSON object a line."""

@@ -86,6 +86,14 @@ def test_parts_are_downloaded_unpacked_and_kept(offered: Path) -> None:
     (offered / "dev.json").write_text("[2]")
     fetch.fetch("mine", ["dev"], say=said.append)
     assert Path("data/mine/dev.json").read_text() == "[1]" and len(said) == 2
+    inside = Path("data/mine/inside/a.txt")
+    inside.unlink()
+    fetch.fetch("mine", ["archive"], say=said.append)
+    assert inside.read_text() == "hi"
+    inside.write_text("my own notes")
+    with pytest.raises(BadInput, match=r"inside/a\.txt: is there and is not the file of the archive"):
+        fetch.fetch("mine", ["archive"], say=said.append)
+    assert inside.read_text() == "my own notes"
 
 
 @pytest.mark.parametrize(

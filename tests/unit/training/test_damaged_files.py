@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from memfactory.commands.train import _show_if_finished
+from memfactory.commands.train import _require_same_recipe, _show_if_finished
 from memfactory.core.errors import BadInput
+from memfactory.recipe.load import load_recipe
 from memfactory.training.run_folder import RunFolder
 
 WILD = [
@@ -40,3 +41,23 @@ def test_a_finished_run_with_a_damaged_file_is_one_line(name: str, number: int, 
         _show_if_finished(RunFolder(tmp_path), Console(quiet=True))
     assert name in str(caught.value) and "\n" not in str(caught.value)
     assert (tmp_path / name).read_bytes() == WILD[number]
+
+
+def test_lines_that_are_no_steps_are_left_out_of_the_metrics(tmp_path: Path) -> None:
+    lines = [
+        b'{"step": 1, "reward": 0.5}',
+        b'{"step": "two"}',
+        b'{"reward": 1}',
+        b'{"step": null}',
+        b"[1]",
+        b'{"st',
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    assert RunFolder(tmp_path).metrics() == [{"step": 1, "reward": 0.5}]
+
+
+@pytest.mark.parametrize("stored", [b"- a\n", b"3\n", b"a: [\n", b"\xff\xfe"])
+def test_a_stored_recipe_that_is_none_is_told_as_such(stored: bytes, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(stored)
+    with pytest.raises(BadInput, match=r"recipe\.yaml: not readable as YAML"):
+        _require_same_recipe(RunFolder(tmp_path), load_recipe("memagent"))
