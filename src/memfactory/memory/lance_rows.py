@@ -30,7 +30,8 @@ _TEXTS = (
     "updated_session",
     "updated_time",
 )
-_PLAIN = (*_TEXTS, "tags", "sources", "number")
+#: Columns of a memory, without its vector.
+PLAIN = (*_TEXTS, "tags", "sources", "number")
 _PAGE = 10_000  # rows read at once
 _MARGIN = 8  # rows asked for beyond the best k, so that ties at the end are seen
 
@@ -106,10 +107,10 @@ def to_items(table: Any) -> list[MemoryItem]:
         rows.flags.writeable = False
         there = column.is_valid().to_pylist()
         vectors = [row if valid else None for row, valid in zip(rows, there, strict=True)]
-    columns = [table[name].to_pylist() for name in _PLAIN]
+    columns = [table[name].to_pylist() for name in PLAIN]
     items = []
     for values, vector in zip(zip(*columns, strict=True), vectors, strict=True):
-        fields = dict(zip(_PLAIN, values, strict=True))
+        fields = dict(zip(PLAIN, values, strict=True))
         fields["tags"], fields["sources"] = tuple(fields["tags"] or ()), tuple(fields["sources"] or ())
         items.append(MemoryItem(**fields, embedding=vector))
     return items
@@ -196,7 +197,7 @@ class Snapshot:
                 search = self.table.search(query, vector_column_name="embedding").distance_type("dot")
                 if self.indexed:
                     search = search.nprobes(PROBES).refine_factor(REFINE)
-                rows = search.limit(limit).select([*_PLAIN, "embedding", "_distance"]).to_arrow()
+                rows = search.limit(limit).select([*PLAIN, "embedding", "_distance"]).to_arrow()
             distances = rows["_distance"].to_pylist()
             hits = [hit for hit in exact_scores(to_items(rows), query) if hit.item.id not in hidden]
             if len(distances) < limit or (self.indexed and len(hits) >= k):
@@ -213,7 +214,7 @@ class Snapshot:
         return number is None or number <= self.last_number
 
     def _read(self, where: str, embeddings: bool = True) -> list[MemoryItem]:
-        columns = [*_PLAIN, "embedding"] if embeddings else list(_PLAIN)
+        columns = [*PLAIN, "embedding"] if embeddings else list(PLAIN)
         with lance_errors(self._path):
             query = self.table.search().where(f"state = '{ITEM}' AND {where}")
             return to_items(query.select(columns).to_arrow())

@@ -33,6 +33,7 @@ from memfactory.memory.lance import LanceBank, connect
 from memfactory.memory.lance_rows import (
     ITEM,
     OWN_NOTE,
+    PLAIN,
     TABLE,
     lance_errors,
     read_own_note,
@@ -228,18 +229,8 @@ def _named(folder: Path, table: Any, dim: int, embedder: str | None) -> str:
             "(minilm, a folder or a hub id)"
         )
     with lance_errors(str(folder)):
-        columns = [
-            "id",
-            "text",
-            "key",
-            "type",
-            "created_session",
-            "created_time",
-            "updated_session",
-            "updated_time",
-        ]
         query = table.search().where(f"state = '{ITEM}' AND embedding IS NOT NULL").limit(_COMPARED)
-        items = to_items(query.select([*columns, "tags", "sources", "number", "embedding"]).to_arrow())
+        items = to_items(query.select([*PLAIN, "embedding"]).to_arrow())
     if embedder == _WORDS_ONLY and not items:
         return _WORDS_ONLY
     chosen = make_embedder(embedder)
